@@ -1,0 +1,1 @@
+"""PPO on the vector-env contract, policy files and checkpoints."""

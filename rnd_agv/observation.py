@@ -1,0 +1,171 @@
+"""What an AGV policy sees, built by the same functions in simulation and on the robot."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .command import CommandLimits
+
+
+@dataclass(frozen=True)
+class ScanSpec:
+    """Layout of a planar scan, as in sensor_msgs/LaserScan. Frame: lidar, x forward, ccw."""
+
+    beams: int
+    angle_min: float
+    """Angle of beam 0, rad."""
+    angle_increment: float
+    """Angle between beams, rad (> 0)."""
+    range_min: float
+    range_max: float
+    """Metres. A beam beyond range_max, or inf, means nothing was hit."""
+
+    def __post_init__(self) -> None:
+        if self.beams < 1 or not self.angle_increment > 0 or not 0 <= self.range_min < self.range_max:
+            raise ValueError(f"scan needs beams >= 1, increment > 0, range_min < range_max, got {self}")
+
+    @property
+    def angles(self) -> NDArray[np.float64]:
+        """(beams,) angle of every beam, rad."""
+        return self.angle_min + self.angle_increment * np.arange(self.beams)
+
+
+def full_circle(beams: int, range_max: float, range_min: float = 0.0) -> ScanSpec:
+    """A 360 degree scan whose first beam looks backwards."""
+    step = 2 * np.pi / beams
+    return ScanSpec(beams, -np.pi + step / 2, step, range_min, range_max)
+
+
+@dataclass(frozen=True)
+class ObservationConfig:
+    """Parts of an AGV observation."""
+
+    sectors: int = 36
+    """Equal sectors around the robot; each holds the nearest return in it."""
+    max_range: float = 10.0
+    """Ranges are cut here and divided by it, m."""
+    frames: int = 3
+    """Scans in the stack, newest first, so that moving things can be told from still ones."""
+    pose: bool = False
+    """Append the global pose (only for a fixed, known place)."""
+    pose_scale: float = 10.0
+    """Length that maps to 1 in the pose part, m."""
+    guide: bool = False
+    """Append the guide point, a way point from a planner, in polar form."""
+
+    def __post_init__(self) -> None:
+        if self.sectors < 4 or self.frames < 1 or not self.max_range > 0 or not self.pose_scale > 0:
+            raise ValueError(f"sectors >= 4, frames >= 1 and lengths > 0 wanted, got {self}")
+
+    @property
+    def dim(self) -> int:
+        """Length of one flat observation."""
+        return self.sectors * self.frames + 4 + 2 + 2 + (4 if self.pose else 0) + (4 if self.guide else 0)
+
+    def spec(self, scan_period_s: float = 0.1) -> dict[str, Any]:
+        """Names, shapes, units and frames for a policy file's manifest."""
+        polar = "min(d/5, 2), log1p(d), cos, sin of the bearing"
+        parts: list[dict[str, Any]] = [
+            {"name": "scan", "shape": [self.frames, self.sectors], "unit": f"1/{self.max_range:g} m",
+             "frame": "lidar", "period_s": scan_period_s, "order": "newest first; sector 0 at -pi, ccw"},
+            {"name": "goal", "shape": [4], "unit": polar, "frame": "base_link"},
+            {"name": "velocity", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
+            {"name": "last_command", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
+        ]  # fmt: skip
+        if self.pose:
+            unit = f"x/{self.pose_scale:g} m, y/{self.pose_scale:g} m, cos, sin"
+            parts.append({"name": "pose", "shape": [4], "unit": unit, "frame": "map"})
+        if self.guide:
+            parts.append({"name": "guide", "shape": [4], "unit": polar, "frame": "base_link"})
+        return {"dim": self.dim, "config": asdict(self), "parts": parts}
+
+
+def sector_min(
+    ranges: NDArray[np.floating], scan: ScanSpec, config: ObservationConfig
+) -> NDArray[np.float32]:
+    """Nearest return per sector, (N, beams) ranges in m -> (N, sectors) float32 in [0, 1].
+
+    NaN and readings below range_min are missing and count as range_max of the scan; inf is "nothing
+    hit"; -inf ("too close to measure", REP-117) counts as contact, 0 m. A sector that no beam
+    looks into reads as free.
+    """
+    ranges = np.asarray(ranges, dtype=np.float32)
+    if ranges.ndim != 2 or ranges.shape[1] != scan.beams:
+        raise ValueError(f"ranges must be (N, {scan.beams}), got {ranges.shape}")
+    missing = np.isnan(ranges) | ((ranges < scan.range_min) & (ranges != -np.inf))
+    clean = np.clip(np.where(missing, np.inf, ranges), 0.0, config.max_range) / config.max_range
+    # 1e-9: beams that lie on a sector edge must not flip with float noise
+    turn = np.mod(scan.angles + np.pi, 2 * np.pi) / (2 * np.pi) * config.sectors
+    sector = np.floor(turn + 1e-9).astype(np.int64) % config.sectors
+    order = np.argsort(sector, kind="stable")
+    present, starts = np.unique(sector[order], return_index=True)
+    out = np.ones((len(ranges), config.sectors), dtype=np.float32)
+    out[:, present] = np.minimum.reduceat(clean[:, order], starts, axis=1)
+    return out
+
+
+def to_body(point_w: NDArray[np.floating], pose_w: NDArray[np.floating]) -> NDArray[np.float64]:
+    """World points (N, 2) seen from poses (N, 3) [x, y, yaw], as (N, 2) in base_link."""
+    delta = np.asarray(point_w, dtype=np.float64) - pose_w[:, :2]
+    c, s = np.cos(pose_w[:, 2]), np.sin(pose_w[:, 2])
+    return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], axis=1)
+
+
+def polar(point_b: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Body points (N, 2) m -> (N, 4) [min(d/5, 2), log1p(d), cos, sin of the bearing]."""
+    distance = np.hypot(point_b[:, 0], point_b[:, 1])
+    near = np.maximum(distance, 1e-6)
+    parts = [np.minimum(distance / 5, 2), np.log1p(distance), point_b[:, 0] / near, point_b[:, 1] / near]
+    return np.stack(parts, axis=1).astype(np.float32)
+
+
+def build(
+    config: ObservationConfig,
+    limits: CommandLimits,
+    *,
+    sectors: NDArray[np.float32],
+    pose_w: NDArray[np.floating],
+    goal_w: NDArray[np.floating],
+    vel_b: NDArray[np.floating],
+    last_command: NDArray[np.floating],
+    guide_w: NDArray[np.floating] | None = None,
+) -> NDArray[np.float32]:
+    """Build N flat observations.
+
+    Args:
+        sectors: (N, frames, sectors) from :func:`sector_min`, newest first.
+        pose_w: (N, 3) x, y, yaw of base_link in the world, m and rad.
+        goal_w: (N, 2) goal, m.
+        vel_b: (N, 2) measured forward speed and turn rate, m/s and rad/s.
+        last_command: (N, 2) last command sent, m/s and rad/s.
+        guide_w: (N, 2) guide point, m; wanted if ``config.guide``.
+
+    Returns:
+        (N, config.dim) float32.
+
+    Raises:
+        ValueError: a shape is off, or ``guide_w`` is missing.
+    """
+    n = len(pose_w)
+    wanted = {"sectors": (n, config.frames, config.sectors), "pose_w": (n, 3), "goal_w": (n, 2)}
+    wanted |= {"vel_b": (n, 2), "last_command": (n, 2)}
+    got = dict(sectors=sectors, pose_w=pose_w, goal_w=goal_w, vel_b=vel_b, last_command=last_command)
+    if config.guide:
+        if guide_w is None:
+            raise ValueError("guide_w is wanted because config.guide is set, got None")
+        wanted["guide_w"], got["guide_w"] = (n, 2), guide_w
+    for name, shape in wanted.items():
+        if got[name].shape != shape:
+            raise ValueError(f"{name} must be {shape}, got {got[name].shape}")
+    scale = np.array([limits.v_max, limits.w_max])
+    parts = [sectors.reshape(n, -1), polar(to_body(goal_w, pose_w)), vel_b / scale, last_command / scale]
+    if config.pose:
+        xy, yaw = pose_w[:, :2] / config.pose_scale, pose_w[:, 2:]
+        parts.append(np.concatenate([xy, np.cos(yaw), np.sin(yaw)], axis=1))
+    if config.guide:
+        parts.append(polar(to_body(guide_w, pose_w)))
+    return np.concatenate(parts, axis=1, dtype=np.float32)
