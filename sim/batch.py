@@ -1,0 +1,393 @@
+"""The batch engine: N episodes of one task on one backend, under one clock, resetting by themselves.
+
+Row i depends on the seed and on i alone, never on N: a batch of one equals row 0 of a batch of 64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learning.vec_env import EXPLORE, EnvSpec, Step
+from rnd_agv.command import command_from_action, limit_rate
+from rnd_agv.grid import integrate_many
+from rnd_agv.guide import Guide
+from rnd_agv.kinematics import touching
+from rnd_agv.observation import sector_min
+
+from . import movers as moving
+from .backend import CONTROL_DT, SCAN_EVERY, Backend
+from .bank import WorldBank
+from .kinematic import Kinematic
+from .lidar import cast
+from .noise import scan_noise
+from .randomization import NOMINAL, PARAMETERS, Randomization, delay_steps, dynamics
+from .tasks.agv import AgvTask, Placement, State
+
+CONTACT_MARGIN_M = 0.005
+LOCALIZATION_TAU_S = 5.0
+"""Odometry drift is pulled back to the truth with this time constant, as a localiser does."""
+MAX_ACTION_DELAY = 4
+"""Control periods."""
+Tier = Literal["kinematic", "mujoco"]
+
+
+class BatchEnv:
+    """N environments of one task; implements :class:`learning.vec_env.VecEnv`.
+
+    Args:
+        task: what is simulated.
+        num_envs: N.
+        tier: "kinematic" (K) or "mujoco" (M).
+        seed: of everything drawn.
+        randomization: ranges of the domain randomization, drawn per episode.
+        threads: of tier M; results do not depend on it.
+        first_row: number of row 0, so that several batches can share one seed.
+    """
+
+    def __init__(
+        self,
+        task: AgvTask,
+        num_envs: int,
+        tier: Tier = "kinematic",
+        seed: int = 0,
+        randomization: Randomization = NOMINAL,
+        threads: int = 1,
+        first_row: int = 0,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be >= 1, got {num_envs}")
+        if tier not in ("kinematic", "mujoco"):
+            raise ValueError(f'tier must be "kinematic" or "mujoco", got {tier!r}')
+        self.task, self.tier, self.seed, self.first_row = task, tier, int(seed), int(first_row)
+        self.randomization = randomization
+        c = task.config
+        self.config, self.robot, self.scan = c, task.robot, task.scan
+        self.num_envs = n = num_envs
+        self.bank = WorldBank()
+        self.backend: Backend
+        if tier == "kinematic":
+            self.backend = Kinematic(task.robot, n, self.bank)
+        else:
+            from .mujoco_batch import MujocoBatch
+
+            self.backend = MujocoBatch(task.robot, n, n_movers=c.max_movers, nthread=threads)
+        self.spec = EnvSpec(n, c.observation.dim, 2, len(EXPLORE), CONTROL_DT, c.max_steps)
+        self.guide = Guide(c.guide_config, task.robot, n) if c.guide != "none" else None
+        shaped = bool(c.progress_reward)
+        # the potential of the shaping is always the true map's, whatever the policy is shown
+        self.oracle = Guide(c.guide_config, task.robot, n) if shaped and c.guide != "known" else None
+        self._half = np.array(task.robot.half_extents)
+        self.episode = np.zeros(n, np.int64)
+        self.stream = np.zeros(n, np.uint64)
+        self.layout = np.zeros(n, np.int64)
+        self.world = np.zeros(n, np.int32)
+        self.drawn = np.zeros((n, len(PARAMETERS)))
+        self.action_delay = np.zeros(n, np.int64)
+        self.scan_delay = np.zeros(n, np.int64)
+        f, s = c.observation.frames, c.observation.sectors
+        self.ring = np.ones((n, f + 1, s), np.float32)
+        self.ranges = np.zeros((n, c.beams), np.float32)
+        self.pending = np.zeros((n, MAX_ACTION_DELAY + 1, 2))
+        m = c.max_movers + 1  # the last one is the moving target
+        self.movers: dict[str, NDArray[Any]] = {
+            name: np.stack([row] * n) for name, row in moving.place([], m).items()
+        }
+        self.target = np.zeros(n, bool)
+        zero = np.zeros
+        self.state = State(
+            pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
+            frames=np.ones((n, f, s), np.float32), clearance_m=zero(n), last_command=zero((n, 2)),
+            last_action=zero((n, 2)), action=zero((n, 2)), contact=zero((n, 3), bool),
+            cost_to_go=zero(n), last_cost_to_go=zero(n),
+            guide_w=zero((n, 2)) if self.guide else None, t=zero(n, np.int64),
+        )  # fmt: skip
+        self.at_fault = np.zeros(n, bool)
+        self.path_m = np.zeros(n)
+        self.placements: list[Placement | None] = [None] * n
+
+    # the VecEnv contract
+
+    def reset(self) -> NDArray[np.float32]:
+        """Start every environment anew; the next episode of each row, so ``reset`` twice differs."""
+        self._reset_rows(np.arange(self.num_envs))
+        return self.task.observe(self.state)
+
+    def step(self, action: NDArray[np.float32]) -> Step:
+        """Advance all by one control period under (N, 2) actions in [-1, 1]."""
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (self.num_envs, 2):
+            raise ValueError(f"action must be ({self.num_envs}, 2), got {action.shape}")
+        s = self.state
+        s.last_action, s.action = s.action, np.clip(np.nan_to_num(action), -1, 1)
+        self.pending = np.roll(self.pending, 1, axis=1)
+        self.pending[:, 0] = command_from_action(action, self.robot.limits)
+        wanted = self.pending[np.arange(self.num_envs), self.action_delay]
+        s.last_command = limit_rate(wanted, s.last_command, self.robot.limits, CONTROL_DT)
+        self._advance()
+        terms = self.task.reward(s)
+        terminated, truncated, outcome = self.task.done(s)
+        reward = np.sum(list(terms.values()), axis=0).astype(np.float32)
+        explore = self.explore()
+        obs = self.task.observe(s)
+        final_obs = obs
+        done = terminated | truncated
+        info: dict[str, NDArray[Any]] = {f"reward/{name}": value for name, value in terms.items()}
+        info |= outcome | {"at_fault": self.at_fault.copy(), "path_m": self.path_m.copy()}
+        info |= {"contact": s.contact.copy(), "episode_length": s.t.copy()}
+        if done.any():
+            final_obs = obs.copy()
+            self._reset_rows(np.flatnonzero(done))
+            obs = self.task.observe(s)
+        return Step(obs, reward, terminated, truncated, final_obs, explore, info)
+
+    def explore(self) -> NDArray[np.float32]:
+        """(N, 6) novelty state, see :data:`learning.vec_env.EXPLORE`."""
+        s = self.state
+        columns = [s.seen_pose_w, s.goal_w, self.layout[:, None].astype(np.float64)]
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+    # the clock
+
+    def _advance(self) -> None:
+        """One control period: things that move, the robot, the sensors."""
+        s, bank = self.state, self.bank
+        v = self.movers
+        if self.config.max_movers or self.target.any():
+            moving.step(
+                v["xy"], v["vel"], v["radius"], v["kind"], v["speed"], v["way"], v["leg"], v["wait"],
+                s.pose_w, self.robot.circumscribed_m, self.world, bank.boxes, bank.nboxes, bank.discs,
+                bank.ndiscs, CONTROL_DT,
+            )  # fmt: skip
+            s.goal_w[self.target] = v["xy"][self.target, -1]
+        before = s.pose_w.copy()
+        discs = self.obstacles()
+        self.backend.step(s.last_command, discs)
+        s.pose_w[:], s.vel_b[:] = self.backend.pose_w, self.backend.vel_b
+        touching(
+            s.pose_w, s.last_command, self._half, self.world, bank.boxes, bank.nboxes, bank.discs,
+            bank.ndiscs, discs, CONTACT_MARGIN_M, s.contact,
+        )  # fmt: skip
+        self.at_fault |= s.contact[:, 2]
+        self.path_m += np.hypot(*(s.pose_w - before)[:, :2].T)
+        self._localize(before)
+        s.t += 1
+        due = s.t % SCAN_EVERY == 0
+        if due.any():
+            self._sense(np.flatnonzero(due))
+        self._plan()
+
+    def obstacles(self) -> NDArray[np.float64]:
+        """(N, max_movers, 3) moving discs [x, y, r]; the moving target is not among them."""
+        m = self.config.max_movers
+        xy, radius = self.movers["xy"][:, :m], self.movers["radius"][:, :m]
+        return np.concatenate([xy, radius[..., None]], axis=2)
+
+    def _localize(self, before: NDArray[np.float64]) -> None:
+        """Add this period's drifting odometry to the seen pose and pull it to the truth."""
+        s = self.state
+        drift = self.drawn[:, PARAMETERS.index("odometry_drift")]
+        if not drift.any():
+            s.seen_pose_w[:] = s.pose_w
+            return
+        move = s.pose_w - before
+        move[:, 2] = _wrap(move[:, 2])
+        turn = s.seen_pose_w[:, 2] - before[:, 2]
+        c, n = np.cos(turn), np.sin(turn)
+        scale = 1 + drift
+        s.seen_pose_w[:, 0] += scale * (c * move[:, 0] - n * move[:, 1])
+        s.seen_pose_w[:, 1] += scale * (n * move[:, 0] + c * move[:, 1])
+        s.seen_pose_w[:, 2] += scale * move[:, 2]
+        error = s.pose_w - s.seen_pose_w
+        error[:, 2] = _wrap(error[:, 2])
+        s.seen_pose_w += error * (CONTROL_DT / LOCALIZATION_TAU_S)
+        s.seen_pose_w[:, 2] = _wrap(s.seen_pose_w[:, 2])
+
+    def lidar_pose(self, rows: NDArray[np.int64], seen: bool = False) -> NDArray[np.float64]:
+        """(k, 3) lidar poses in the world, true or as localisation has them."""
+        base = self.state.seen_pose_w if seen else self.state.pose_w
+        pose = base[rows].copy()
+        pose[:, 0] += self.robot.lidar_x_m * np.cos(pose[:, 2])
+        pose[:, 1] += self.robot.lidar_x_m * np.sin(pose[:, 2])
+        return pose
+
+    def _sense(self, rows: NDArray[np.int64], first: bool = False) -> None:
+        """Take a scan for these rows and push it on their frame stacks."""
+        everyone = len(rows) == self.num_envs
+        s, bank, c = self.state, self.bank, self.config
+        pose = self.lidar_pose(rows)
+        pose[:, 2] += self.drawn[rows, PARAMETERS.index("lidar_yaw_rad")]
+        ranges = np.empty((len(rows), c.beams), np.float32)
+        cast(
+            pose, self.scan.angle_min, self.scan.angle_increment, bank.boxes, bank.nboxes, bank.discs,
+            bank.ndiscs, self.world[rows], self.obstacles()[rows], self.scan.range_max, ranges,
+        )  # fmt: skip
+        stream = self.stream[rows]
+        scan_noise(
+            ranges, stream, self.drawn[rows, PARAMETERS.index("lidar_sigma_m")],
+            self.drawn[rows, PARAMETERS.index("lidar_dropout")], self.scan.range_max,
+        )  # fmt: skip
+        self.stream[rows] = stream
+        self.ranges[rows] = ranges
+        s.clearance_m[rows] = ranges.min(axis=1) - self.robot.inscribed_m
+        new = sector_min(ranges, self.scan, c.observation)
+        if first:
+            self.ring[rows] = new[:, None]
+        else:
+            ring = self.ring if everyone else self.ring[rows]
+            ring[:, 1:] = ring[:, :-1].copy()
+            ring[:, 0] = new
+            if not everyone:
+                self.ring[rows] = ring
+        f = c.observation.frames
+        late = self.scan_delay[rows].astype(bool)[:, None, None]
+        s.frames[rows] = np.where(late, self.ring[rows, 1:], self.ring[rows, :f])
+        if self.guide is not None and c.guide == "built":
+            self._map(rows)
+
+    def _map(self, rows: NDArray[np.int64]) -> None:
+        """Enter the newest scans into the maps that grow."""
+        guide = self.guide
+        assert guide is not None
+        lidar = self.lidar_pose(rows, seen=True)
+        limit = min(self.scan.range_max, self.config.observation.max_range)
+        if len(rows) == self.num_envs:
+            integrate_many(guide.data, guide.origin_w, guide.config.resolution, lidar,
+                           self.ranges, self.scan.angles, limit)  # fmt: skip
+            return
+        for k, row in enumerate(rows):
+            one = slice(row, row + 1)
+            integrate_many(guide.data[one], guide.origin_w[one], guide.config.resolution,
+                           lidar[k : k + 1], self.ranges[one], self.scan.angles, limit)  # fmt: skip
+
+    def _plan(self) -> None:
+        """Refresh guide points and cost to go; plan anew where the map or the goal has changed."""
+        s, guide = self.state, self.guide
+        if guide is not None:
+            period = guide.config.replan_steps
+            moving_map = (self.config.guide == "built") | self.target
+            for row in np.flatnonzero(moving_map & (s.t % period == 0)):
+                guide.goal_w[row] = s.goal_w[row]
+                guide.plan(row)
+            s.guide_w = guide.points(s.seen_pose_w)
+        truth = self.oracle or guide
+        if truth is not None and self.config.progress_reward:
+            s.last_cost_to_go[:] = s.cost_to_go
+            s.cost_to_go[:] = truth.cost_to_go(s.pose_w)
+
+    # episodes
+
+    def _reset_rows(self, rows: NDArray[np.int64]) -> None:
+        """Place the next episode of each row."""
+        placed = []
+        for row in rows:
+            rng = np.random.default_rng([self.seed, self.first_row + int(row), int(self.episode[row])])
+            self.episode[row] += 1
+            placement = self.task.place(rng)
+            placed.append(placement)
+            self.drawn[row] = list(self.randomization.draw(rng).values())
+            self.stream[row] = rng.integers(2**63, dtype=np.uint64)
+            self._enter(int(row), placement)
+        self._start(rows, placed)
+
+    def _enter(self, row: int, placement: Placement) -> None:
+        """Put one placement's world, goal, movers and plans into the row's slots."""
+        s, c = self.state, self.config
+        self.placements[row] = placement
+        self.layout[row] = placement.layout
+        self.world[row] = self.bank.add(placement.world)
+        if len(placement.movers) > c.max_movers:
+            raise ValueError(f"a placement may have {c.max_movers} movers, got {len(placement.movers)}")
+        m = c.max_movers
+        for name, array in moving.place(placement.movers, m).items():
+            self.movers[name][row, :m] = array
+        target = [placement.target] if placement.target else []
+        for name, array in moving.place(target, 1).items():
+            self.movers[name][row, m:] = array
+        self.target[row] = placement.target is not None
+        s.goal_w[row] = self.movers["xy"][row, -1] if placement.target else placement.goal_w
+        known = self.task.planning(placement.world) if self.guide or self.oracle else None
+        if self.guide is not None:
+            shown = known if c.guide == "known" else None
+            self.guide.reset(row, s.goal_w[row], known=shown, bounds=placement.world.bounds)
+        if self.oracle is not None:
+            self.oracle.reset(row, s.goal_w[row], known=known)
+
+    def _start(self, rows: NDArray[np.int64], placed: list[Placement]) -> None:
+        """Bring the rows' state to the start of their episodes and take the first scan."""
+        s, drawn = self.state, self.drawn[rows]
+        pose = np.array([p.start_w for p in placed], dtype=np.float64).reshape(len(rows), 3)
+        self.action_delay[rows], self.scan_delay[rows] = delay_steps(drawn)
+        self.backend.reset(
+            rows, [p.world for p in placed], pose, dynamics(drawn, self.robot.payload_kg)
+        )
+        s.pose_w[rows] = s.seen_pose_w[rows] = self.backend.pose_w[rows]
+        s.vel_b[rows] = s.last_command[rows] = s.last_action[rows] = s.action[rows] = 0.0
+        s.contact[rows] = False
+        s.t[rows] = 0
+        self.pending[rows] = 0.0
+        self.at_fault[rows], self.path_m[rows] = False, 0.0
+        self._sense(rows, first=True)
+        if self.guide is not None and s.guide_w is not None:
+            if self.config.guide == "built":
+                for row in rows:
+                    self.guide.plan(row)
+            s.guide_w[rows] = self.guide.points(s.seen_pose_w)[rows]
+        truth = self.oracle or self.guide
+        if truth is not None and self.config.progress_reward:
+            s.cost_to_go[rows] = truth.cost_to_go(s.pose_w)[rows]
+
+    def episode_parameters(self, row: int) -> dict[str, float]:
+        """What the domain randomization drew for the row's episode."""
+        return dict(zip(PARAMETERS, self.drawn[row].tolist(), strict=True))
+
+    # saving
+
+    _SAVED = ("episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "path_m")
+    _STATE = (
+        "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
+        "last_action", "action", "contact", "cost_to_go", "last_cost_to_go", "t",
+    )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on. Worlds are not stored but drawn again from the seed."""
+        out: dict[str, Any] = {name: getattr(self, name).copy() for name in self._SAVED}
+        out["state"] = {name: getattr(self.state, name).copy() for name in self._STATE}
+        out["movers"] = {name: array.copy() for name, array in self.movers.items()}
+        out["backend"] = self.backend.state_dict()
+        if self.state.guide_w is not None:
+            out["guide_w"] = self.state.guide_w.copy()
+        for name in ("guide", "oracle"):
+            guide = getattr(self, name)
+            if guide is not None:
+                out[name] = guide.state_dict()
+        return out | {"seed": self.seed, "first_row": self.first_row, "num_envs": self.num_envs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`, bit for bit."""
+        for name in ("seed", "first_row", "num_envs"):
+            if int(state[name]) != getattr(self, name):
+                raise ValueError(f"{name} must be {getattr(self, name)} as in this env, got {state[name]}")
+        rows = np.arange(self.num_envs)
+        self.episode[:] = state["episode"] - 1
+        self._reset_rows(rows)
+        for name in self._SAVED:
+            getattr(self, name)[:] = state[name]
+        for name in self._STATE:
+            getattr(self.state, name)[:] = state["state"][name]
+        for name in self.movers:
+            self.movers[name][:] = state["movers"][name]
+        self.backend.load_state_dict(state["backend"])
+        if self.state.guide_w is not None:
+            self.state.guide_w = np.array(state["guide_w"])
+        for name in ("guide", "oracle"):
+            guide = getattr(self, name)
+            if guide is not None:
+                guide.load_state_dict(state[name], dict(guide._known))
+
+
+def _wrap(angle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi

@@ -1,0 +1,41 @@
+"""The tasks, one per file, and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .agv import AgvConfig, AgvTask, Placement, State
+from .agv_barn import AgvBarn, barn_score
+from .agv_paper import AgvFar, AgvPaper
+from .agv_ros_map import AgvRosMap
+from .agv_warehouse import TEST_LAYOUTS, AgvWarehouse
+
+TASKS: dict[str, Callable[..., AgvTask]] = {
+    "agv-simple-static": partial(AgvPaper, "simple", False),
+    "agv-simple-dynamic": partial(AgvPaper, "simple", True),
+    "agv-complex-static": partial(AgvPaper, "complex", False),
+    "agv-complex-dynamic": partial(AgvPaper, "complex", True),
+    "agv-far": AgvFar,
+    "agv-warehouse": AgvWarehouse,
+    "agv-barn": AgvBarn,
+    "agv-ros-map": AgvRosMap,
+}
+
+
+def make(name: str, **overrides: Any) -> AgvTask:
+    """The task of this name with some of its parameters changed.
+
+    Raises:
+        ValueError: no such task.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, got {name!r}")
+    return TASKS[name](**overrides)
+
+
+__all__ = [
+    "TASKS", "TEST_LAYOUTS", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap", "AgvTask",
+    "AgvWarehouse", "Placement", "State", "barn_score", "make",
+]  # fmt: skip

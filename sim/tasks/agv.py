@@ -1,0 +1,192 @@
+"""AGV navigation, written once for N robots: where they start, what they see, what pays, what ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnd_agv.grid import OccupancyGrid
+from rnd_agv.guide import GuideConfig, Layers, layers
+from rnd_agv.observation import ObservationConfig, ScanSpec, build, full_circle
+from rnd_agv.planner import line_of_sight
+from rnd_agv.robot import ROBOTS
+
+from ..movers import Mover
+from ..worlds import World
+
+GUIDES = ("none", "known", "built")
+
+
+@dataclass(frozen=True)
+class AgvConfig:
+    """What all AGV tasks share. Rewards not named here are zero: sparse is the default."""
+
+    robot: str = "agv"
+    observation: ObservationConfig = ObservationConfig()
+    beams: int = 180
+    scan_range_m: float = 10.0
+    max_steps: int = 2000
+    """Control steps of 50 ms until the episode is truncated."""
+    goal_radius_m: float = 0.5
+    goal_reward: float = 10.0
+    """Paid once, when the robot's centre is within the radius."""
+    contact_reward: float = -0.005
+    """Per step in contact with anything."""
+    collision_reward: float = 0.0
+    """Paid once where ``terminal_collision`` ends the episode."""
+    progress_reward: float = 0.0
+    """Per metre of cost-to-go gained: potential-based shaping (Ng 1999), off in sparse tasks."""
+    time_reward: float = 0.0
+    """Per step."""
+    smooth_reward: float = 0.0
+    """Per unit of squared change of the scaled action between steps."""
+    near_reward: float = 0.0
+    """Per step at zero clearance, falling linearly to nothing at ``near_m``."""
+    near_m: float = 0.3
+    terminal_collision: bool = False
+    """Contact ends the episode. Training slides (a random policy that dies at a touch never meets a
+    sparse goal), evaluation ends."""
+    guide: str = "none"
+    """"none": the policy is on its own; "known": guide points from the given floor plan; "built":
+    from a map that grows with the scans."""
+    guide_config: GuideConfig = GuideConfig()
+    max_movers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.robot not in ROBOTS:
+            raise ValueError(f"robot must be one of {sorted(ROBOTS)}, got {self.robot!r}")
+        if self.guide not in GUIDES:
+            raise ValueError(f"guide must be one of {GUIDES}, got {self.guide!r}")
+        if (self.guide != "none") != self.observation.guide:
+            raise ValueError(f"observation.guide must match guide={self.guide!r}")
+        if self.max_steps < 1 or self.beams < self.observation.sectors or not self.goal_radius_m > 0:
+            raise ValueError(f"max_steps >= 1, beams >= sectors, goal_radius_m > 0 wanted, got {self}")
+
+
+@dataclass
+class Placement:
+    """How one episode starts."""
+
+    world: World
+    start_w: NDArray[np.float64]
+    """(3,) x, y, yaw."""
+    goal_w: NDArray[np.float64]
+    """(2,)."""
+    layout: int = 0
+    """Number of the layout, for novelty per place."""
+    movers: list[Mover] = field(default_factory=list)
+    target: Mover | None = None
+    """A goal that moves: the goal is where this disc is. It is no obstacle."""
+
+
+@dataclass
+class State:
+    """The arrays of N episodes; the engine fills them, the task reads them."""
+
+    pose_w: NDArray[np.float64]
+    """(N, 3) true pose."""
+    seen_pose_w: NDArray[np.float64]
+    """(N, 3) pose as localisation gives it, with drift."""
+    vel_b: NDArray[np.float64]
+    goal_w: NDArray[np.float64]
+    frames: NDArray[np.float32]
+    """(N, frames, sectors) newest first, delay applied."""
+    clearance_m: NDArray[np.float64]
+    """(N,) nearest return of the newest scan less the inscribed radius, m."""
+    last_command: NDArray[np.float64]
+    """(N, 2) last command sent."""
+    last_action: NDArray[np.float64]
+    action: NDArray[np.float64]
+    contact: NDArray[np.bool_]
+    """(N, 3) static, mover, at fault."""
+    cost_to_go: NDArray[np.float64]
+    """(N,) m; before the step in ``last_cost_to_go``. Zero where no shaping is asked for."""
+    last_cost_to_go: NDArray[np.float64]
+    guide_w: NDArray[np.float64] | None
+    t: NDArray[np.int64]
+    """(N,) steps since reset."""
+
+
+class AgvTask:
+    """Base of the AGV tasks; a task says how an episode is placed, the rest is shared."""
+
+    name = "agv"
+
+    def __init__(self, config: AgvConfig) -> None:
+        self.config = config
+        self.robot = ROBOTS[config.robot]
+        self.scan: ScanSpec = full_circle(config.beams, config.scan_range_m)
+        self._layers: dict[int, tuple[OccupancyGrid, Layers]] = {}
+
+    def place(self, rng: np.random.Generator) -> Placement:
+        """Draw one episode."""
+        raise TypeError(f"{type(self).__name__} does not say how an episode is placed")
+
+    def planning(self, world: World) -> tuple[OccupancyGrid, Layers]:
+        """Grid and planning layers of a world, worked out once."""
+        found = self._layers.get(id(world))
+        if found is None:
+            grid = world.grid(self.config.guide_config.resolution)
+            found = self._layers[id(world)] = grid, layers(grid, self.config.guide_config, self.robot)
+        return found
+
+    def observe(self, state: State) -> NDArray[np.float32]:
+        """(N, obs_dim) float32."""
+        return build(
+            self.config.observation, self.robot.limits, sectors=state.frames, pose_w=state.seen_pose_w,
+            goal_w=state.goal_w, vel_b=state.vel_b, last_command=state.last_command,
+            guide_w=state.guide_w,
+        )  # fmt: skip
+
+    def goal_distance(self, state: State) -> NDArray[np.float64]:
+        """(N,) straight distance to the goal, m."""
+        return np.hypot(*(state.goal_w - state.pose_w[:, :2]).T)
+
+    def reward(self, state: State) -> dict[str, NDArray[np.float64]]:
+        """Terms (N,) of the extrinsic reward; the reward is their sum."""
+        c = self.config
+        success = self.goal_distance(state) < c.goal_radius_m
+        hit = state.contact[:, 0] | state.contact[:, 1]
+        terms = {"goal": c.goal_reward * success, "contact": c.contact_reward * hit}
+        if c.terminal_collision and c.collision_reward:
+            terms["collision"] = c.collision_reward * (hit & ~success)
+        if c.progress_reward:
+            gain = state.last_cost_to_go - state.cost_to_go
+            terms["progress"] = c.progress_reward * np.where(np.isfinite(gain), np.clip(gain, -1, 1), 0.0)
+        if c.time_reward:
+            terms["time"] = np.full(len(hit), c.time_reward)
+        if c.smooth_reward:
+            terms["smooth"] = c.smooth_reward * np.square(state.action - state.last_action).sum(axis=1)
+        if c.near_reward:
+            terms["near"] = c.near_reward * np.clip(1 - state.clearance_m / c.near_m, 0, 1)
+        return terms
+
+    def done(self, state: State) -> tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """(N,) terminated, (N,) truncated, and outcomes (valid where either holds)."""
+        c = self.config
+        success = self.goal_distance(state) < c.goal_radius_m
+        hit = state.contact[:, 0] | state.contact[:, 1]
+        collision = hit & ~success if c.terminal_collision else np.zeros_like(hit)
+        terminated = success | collision
+        truncated = ~terminated & (state.t >= c.max_steps)
+        return terminated, truncated, {"success": success, "collision": collision}
+
+
+def free_walk(
+    world: World, rng: np.random.Generator, clearance_m: float, low_m: float, high_m: float, tries: int = 20
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Two free points that see each other, ``low_m`` to ``high_m`` apart, or None if none was found."""
+    grid = world.grid(0.1)
+    blocked = grid.inflate(clearance_m)
+    for a in world.free_points(rng, tries, clearance_m):
+        angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(low_m, high_m)
+        b = a + length * np.array([np.cos(angle), np.sin(angle)])
+        x0, y0, x1, y1 = world.bounds
+        if not (x0 < b[0] < x1 and y0 < b[1] < y1):
+            continue
+        if line_of_sight(blocked, *grid.cell(a), *grid.cell(b)):
+            return a, b
+    return None
