@@ -92,7 +92,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
             return _read(path)
         except CheckpointError as error:
             log.warning("skipping damaged checkpoint: %s", error)
-    raise CheckpointError(f"{root}: no valid checkpoint (safetensors and JSON, written by learning)")
+    raise CheckpointError(f"{root}: no valid checkpoint (safetensors and JSON) of ours")
 
 
 def _read(path: Path) -> Any:
@@ -102,11 +102,13 @@ def _read(path: Path) -> Any:
             raise CheckpointError(f"{path.name}/{_MANIFEST}: sha256 differs")
         body = json.loads(outer["body"])
         if body["schema_version"] != SCHEMA:
-            raise CheckpointError(f"{path.name}: schema {SCHEMA} wanted, got {body['schema_version']}")
+            got = body["schema_version"]
+            raise CheckpointError(f"{path.name}: schema_version must be {SCHEMA}, got {got!r}")
         payload = (path / _STATE).read_bytes()
         if hashlib.sha256(payload).hexdigest() != body["sha256"][_STATE]:
             raise CheckpointError(f"{path.name}/{_STATE}: sha256 differs")
-        return _decode(body["tree"], load_tensors(payload))
+        tensors = {name: tensor.clone() for name, tensor in load_tensors(payload).items()}
+        return _decode(body["tree"], tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path.name}: {type(error).__name__}: {error}") from error
 
@@ -135,11 +137,13 @@ def _sync_folder(path: Path) -> None:
 
 
 def _encode(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:
-    """JSON for ``value``; arrays go to ``tensors``. Marked values are ["kind", ...], plain ones bare."""
-    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+    """JSON for ``value``: plain values bare, others as ["kind", ...]; arrays go to ``tensors``."""
+    plain = isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)
+    if value is None or plain:
         return value
     if isinstance(value, torch.Tensor):
-        tensors[key := str(len(tensors))] = value.detach().clone(memory_format=torch.contiguous_format)
+        copy = value.detach().clone(memory_format=torch.contiguous_format)
+        tensors[key := str(len(tensors))] = copy
         return ["torch", key]
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind not in "biufc":
@@ -151,14 +155,18 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], where: str) -> Any:
     if isinstance(value, bytes):
         return ["bytes", value.hex()]
     if isinstance(value, dict):
-        pairs = [
-            [_encode(k, tensors, where), _encode(v, tensors, f"{where}.{k}")] for k, v in value.items()
-        ]
-        return ["dict", pairs]
+        pairs = value.items()
+        return ["dict", [[k, _encode(v, tensors, f"{where}.{k}")] for k, v in pairs if _key(k)]]
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return [kind, [_encode(v, tensors, f"{where}[{i}]") for i, v in enumerate(value)]]
     raise TypeError(f"{where}: cannot store {type(value).__name__} without pickle")
+
+
+def _key(key: Any) -> bool:
+    if type(key) not in (str, int):
+        raise TypeError(f"keys must be str or int, got {key!r}")
+    return True
 
 
 def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
@@ -174,7 +182,7 @@ def _decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "bytes":
         return bytes.fromhex(content)
     if kind == "dict":
-        return {_decode(k, tensors): _decode(v, tensors) for k, v in content}
+        return {key: _decode(v, tensors) for key, v in content}
     items = [_decode(v, tensors) for v in content]
     if kind in ("list", "tuple"):
         return tuple(items) if kind == "tuple" else items

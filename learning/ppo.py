@@ -55,9 +55,9 @@ class PPOConfig:
     lr: float = 3e-4
     """Adam's learning rate at the start."""
     lr_schedule: str = "constant"
-    """"constant", "linear" (to 0 at ``total_steps``) or "adaptive" (keeps the KL near target_kl)."""
+    """"constant", "linear" (to 0 at ``total_steps``) or "adaptive" (KL kept near target_kl)."""
     target_kl: float | None = None
-    """Stop a rollout's epochs beyond 1.5 x this KL; None never stops (adaptive then aims at 0.01)."""
+    """Stop a rollout's epochs beyond 1.5 x this KL; None never does (adaptive aims at 0.01)."""
     gamma: float = 0.99
     """Discount per step of the extrinsic reward."""
     int_gamma: float = 0.99
@@ -156,12 +156,13 @@ class ActorCritic(nn.Module):
         """Deterministic action: (B, obs_dim) raw observations -> (B, action_dim) in [-1, 1]."""
         if obs.ndim != 2 or obs.shape[1] != self.obs_dim:
             raise ValueError(f"obs must be (B, {self.obs_dim}), got {tuple(obs.shape)}")
-        return self.actor(self.normalize(obs)).clamp(-1.0, 1.0)
+        mean: Tensor = self.actor(self.normalize(obs))
+        return mean.clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Deterministic action on arrays: (B, obs_dim) -> (B, action_dim) float32 in [-1, 1]."""
-        return self(torch.as_tensor(obs, dtype=torch.float32)).numpy()
+        return self.forward(torch.as_tensor(obs, dtype=torch.float32)).numpy()
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Whiten (..., obs_dim) raw observations with the running statistics, clip to +-10."""
@@ -175,20 +176,22 @@ class ActorCritic(nn.Module):
 
     @torch.no_grad()
     def update_normalizer(self, obs: Tensor) -> None:
-        """Take (B, obs_dim) raw observations into mean and variance (Chan et al. 1979), float64."""
-        batch = obs.double()
-        n, mean = float(len(batch)), batch.mean(dim=0)
-        var = (batch - mean).square_().mean(dim=0)
+        """Take (B, obs_dim) raw observations into mean and variance (Chan et al. 1979)."""
+        centre = self.obs_mean.float()  # float32 sums of centred values are exact enough
+        spread, mean = torch.var_mean(obs - centre, dim=0, correction=0)
+        var, mean = spread.double(), mean.double() + centre.double()
+        n = float(len(obs))
         total = self.obs_count + n
         delta = mean - self.obs_mean
-        old = self.obs_count / total
-        self.obs_var.copy_(self.obs_var * old + var * (n / total) + delta.square() * old * (n / total))
-        self.obs_mean.add_(delta * (n / total))
+        new = n / total
+        old = 1 - new
+        self.obs_var.copy_(self.obs_var * old + var * new + delta.square() * old * new)
+        self.obs_mean.add_(delta * new)
         self.obs_count.copy_(total)
 
     def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
-        """(B,) log-density of unclipped actions (B, A) at normalized observations x (B, obs_dim)."""
-        noise = (action - self.actor(x)) * torch.exp(-self.log_std)
+        """(B,) log-density of unclipped actions (B, A) at normalized x (B, obs_dim)."""
+        noise: Tensor = (action - self.actor(x)) * torch.exp(-self.log_std)
         constant = self.log_std.sum() + 0.5 * _LOG_2PI * self.action_dim
         return -0.5 * noise.square().sum(dim=-1) - constant
 
@@ -197,12 +200,34 @@ class ActorCritic(nn.Module):
         return self.log_std.sum() + 0.5 * (1 + _LOG_2PI) * self.action_dim
 
 
+class _FastTanh(torch.autograd.Function):
+    """tanh through numpy, whose SIMD version is about 8 x faster than torch's on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = torch.from_numpy(np.tanh(x.numpy())) if x.device.type == "cpu" else torch.tanh(x)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(grads[0], out)  # type: ignore[no-any-return]
+
+
+class FastTanh(nn.Module):
+    """Elementwise tanh."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _FastTanh.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
 def _mlp(
     inputs: int, hidden: tuple[int, ...], outputs: int, gain: float, generator: torch.Generator
 ) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [_linear(inputs, width, math.sqrt(2), generator), nn.Tanh()]
+        layers += [_linear(inputs, width, math.sqrt(2), generator), FastTanh()]
         inputs = width
     return nn.Sequential(*layers, _linear(inputs, outputs, gain, generator))
 
@@ -358,7 +383,9 @@ class PPO:
             obs = torch.from_numpy(self.obs)
             if not math.isfinite(float(obs.sum())):
                 bad = int((~obs.isfinite()).any(dim=1).sum())
-                raise FloatingPointError(f"env gave non-finite observations in {bad} of {len(obs)} rows")
+                raise FloatingPointError(
+                    f"obs must be finite, got NaN or infinity in {bad} of {len(obs)} environments"
+                )
             self._raw[t] = obs
             self._x[t] = net.normalize(obs)
             if self.intrinsic is not None:
@@ -510,8 +537,9 @@ class PPO:
             for source, shuffled in zip((x, action, rest), self._columns, strict=True):
                 torch.index_select(source, 0, order, out=shuffled[: len(kept)])
             epoch_kl = 0.0
-            for part in zip(*(c[: len(kept)].chunk(pieces) for c in self._columns), strict=True):
-                stats = self._step(*part, heads)
+            parts = [column[: len(kept)].chunk(pieces) for column in self._columns]
+            for xs, actions, rests in zip(*parts, strict=True):
+                stats = self._step(xs, actions, rests, heads)
                 totals += stats
                 epoch_kl += float(stats[3]) / pieces
                 count += 1
@@ -563,7 +591,7 @@ class PPO:
     def _descend(self, loss: Tensor) -> None:
         """Step down unless the gradient is not finite, which is counted and logged."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         net, limit = self.net, self.config.max_grad_norm
         norm = nn.utils.clip_grad_norm_([*net.actor.parameters(), net.log_std], limit)
         norm = norm + nn.utils.clip_grad_norm_(net.critic.parameters(), limit)

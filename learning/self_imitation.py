@@ -116,7 +116,8 @@ class SelfImitation:
         weight = weight * (cost.detach() < 5.0)
         target = torch.maximum(returns, value.detach())
         error = functional.smooth_l1_loss(value, target, reduction="none")
-        return (weight * cost + VALUE_WEIGHT * error).mean()
+        total: Tensor = weight * cost + VALUE_WEIGHT * error
+        return total.mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Open and kept episodes."""
