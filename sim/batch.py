@@ -136,7 +136,7 @@ class BatchEnv:
         done = terminated | truncated
         info: dict[str, NDArray[Any]] = {f"reward/{name}": value for name, value in terms.items()}
         info |= outcome | {"at_fault": self.at_fault.copy(), "path_m": self.path_m.copy()}
-        info |= {"contact": s.contact.copy(), "episode_length": s.t.copy()}
+        info["episode_length"] = s.t.copy()
         if done.any():
             final_obs = obs.copy()
             self._reset_rows(np.flatnonzero(done))

@@ -47,7 +47,7 @@ class AgvConfig:
     """Per step at zero clearance, falling linearly to nothing at ``near_m``."""
     near_m: float = 0.3
     terminal_collision: bool = False
-    """Contact ends the episode. Training slides (a random policy that dies at a touch never meets a
+    """A collision (see :meth:`AgvTask.collided`) ends the episode. Training slides (a random policy that dies at a touch never meets a
     sparse goal), evaluation ends."""
     guide: str = "none"
     """"none": the policy is on its own; "known": guide points from the given floor plan; "built":
@@ -145,6 +145,10 @@ class AgvTask:
         """(N,) straight distance to the goal, m."""
         return np.hypot(*(state.goal_w - state.pose_w[:, :2]).T)
 
+    def collided(self, state: State) -> NDArray[np.bool_]:
+        """(N,) touches something static, or drove into something that moves (being run into is no fault)."""
+        return state.contact[:, 0] | state.contact[:, 2]
+
     def reward(self, state: State) -> dict[str, NDArray[np.float64]]:
         """Terms (N,) of the extrinsic reward; the reward is their sum."""
         c = self.config
@@ -152,7 +156,7 @@ class AgvTask:
         hit = state.contact[:, 0] | state.contact[:, 1]
         terms = {"goal": c.goal_reward * success, "contact": c.contact_reward * hit}
         if c.terminal_collision and c.collision_reward:
-            terms["collision"] = c.collision_reward * (hit & ~success)
+            terms["collision"] = c.collision_reward * (self.collided(state) & ~success)
         if c.progress_reward:
             gain = state.last_cost_to_go - state.cost_to_go
             terms["progress"] = c.progress_reward * np.where(np.isfinite(gain), np.clip(gain, -1, 1), 0.0)
@@ -168,8 +172,7 @@ class AgvTask:
         """(N,) terminated, (N,) truncated, and outcomes (valid where either holds)."""
         c = self.config
         success = self.goal_distance(state) < c.goal_radius_m
-        hit = state.contact[:, 0] | state.contact[:, 1]
-        collision = hit & ~success if c.terminal_collision else np.zeros_like(hit)
+        collision = self.collided(state) & ~success if c.terminal_collision else np.zeros_like(success)
         terminated = success | collision
         truncated = ~terminated & (state.t >= c.max_steps)
         return terminated, truncated, {"success": success, "collision": collision}

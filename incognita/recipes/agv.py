@@ -1,0 +1,139 @@
+"""The AGV recipes: which task, which bonus, which settings, and the variants they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import curiosity
+from learning.ppo import PPOConfig
+from sim.batch import BatchEnv, Tier
+from sim.randomization import NOMINAL, TRAINING
+from sim.tasks import AgvTask, make
+
+RANDOMIZATIONS = {"nominal": NOMINAL, "training": TRAINING}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training job: task + policy + rewards."""
+
+    name: str
+    task: str
+    """Name in :data:`sim.tasks.TASKS`."""
+    about: str = ""
+    task_options: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the task in training."""
+    eval_options: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the task in evaluation, beyond those of training."""
+    num_envs: int = 256
+    steps: int = 1_000_000
+    """Environment steps in all."""
+    ppo: PPOConfig = PPOConfig()
+    bonus: str = ""
+    """Name in :data:`curiosity.NAMES`; empty for none."""
+    bonus_options: dict[str, Any] = field(default_factory=dict)
+    randomization: str = "nominal"
+    tier: Tier = "kinematic"
+    fine_tune_steps: int = 0
+    """Steps in tier M after those in tier K."""
+    stop_success: float = 1.01
+    """Training ends early once the success rate of the last 100 episodes has reached this."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.randomization not in RANDOMIZATIONS:
+            raise ValueError(f"randomization must be one of {sorted(RANDOMIZATIONS)}, got {self.randomization!r}")
+        if self.bonus and self.bonus not in curiosity.NAMES:
+            raise ValueError(f"bonus must be empty or one of {curiosity.NAMES}, got {self.bonus!r}")
+        if self.num_envs < 1 or self.steps < 1:
+            raise ValueError(f"num_envs and steps must be >= 1, got {self.num_envs}, {self.steps}")
+
+    def make_task(self, evaluation: bool = False) -> AgvTask:
+        """The task as trained on, or as evaluated."""
+        return make(self.task, **{**self.task_options, **(self.eval_options if evaluation else {})})
+
+    def make_env(self, tier: Tier | None = None, seed: int | None = None) -> BatchEnv:
+        """The training environment."""
+        return BatchEnv(
+            self.make_task(), self.num_envs, tier or self.tier, self.seed if seed is None else seed,
+            RANDOMIZATIONS[self.randomization],
+        )  # fmt: skip
+
+    def make_bonus(self, env: BatchEnv) -> curiosity.IntrinsicReward | None:
+        """The exploration bonus, or None."""
+        if not self.bonus:
+            return None
+        s = env.spec
+        return curiosity.make(
+            self.bonus, s.explore_dim, s.action_dim, s.num_envs, self.seed, **self.bonus_options
+        )
+
+
+SPARSE_PPO = PPOConfig(
+    num_steps=128, minibatch=1024, epochs=4, lr=3e-4, gamma=0.998, int_gamma=0.99, ent_coef=0.003,
+    ext_coef=2.0, int_coef=1.0, sil_coef=0.1, sil_batches=8,
+)  # fmt: skip
+"""Sparse scenes: few environments and many updates; successes are imitated."""
+
+DENSE_PPO = PPOConfig(
+    num_steps=64, minibatch=4096, epochs=5, lr=3e-4, gamma=0.99, ent_coef=0.002, ext_coef=1.0,
+    hidden=(256, 256), lr_schedule="linear",
+)  # fmt: skip
+
+_EVAL = {"terminal_collision": True}
+
+
+def _paper(complexity: str, dynamic: bool) -> Recipe:
+    kind = "dynamic" if dynamic else "static"
+    name = f"agv-{complexity}-{kind}"
+    size = "12 m" if complexity == "simple" else "20 m"
+    about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count x RND, self-imitation"
+    return Recipe(
+        name, name, about, eval_options=_EVAL, num_envs=32, steps=1_000_000, ppo=SPARSE_PPO,
+        bonus="count-rnd", bonus_options={"cell_m": 0.5},
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _paper("simple", False), _paper("simple", True), _paper("complex", False), _paper("complex", True),
+        Recipe(
+            "agv-warehouse", "agv-warehouse",
+            "unseen warehouses with people and AGVs; guide point from the floor plan, shaped reward",
+            task_options={
+                "progress_reward": 1.0, "contact_reward": -0.2, "time_reward": -0.01,
+                "smooth_reward": -0.02, "near_reward": -0.05, "goal_reward": 5.0,
+            },
+            eval_options={**_EVAL, "first_layout": 100_000, "layouts": 100_000},
+            num_envs=256, steps=12_000_000, ppo=DENSE_PPO, randomization="training",
+        ),
+        Recipe(
+            "agv-barn", "agv-barn",
+            "cross unmapped fields of cylinders fast; guide point from a map built on the way",
+            task_options={
+                "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.04,
+                "smooth_reward": -0.01, "near_reward": -0.1, "near_m": 0.15, "goal_reward": 5.0,
+                "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0,
+            },
+            eval_options={"max_steps": 2000, "first_layout": 100_000, "layouts": 100_000},
+            num_envs=256, steps=12_000_000, ppo=DENSE_PPO, randomization="training",
+        ),
+    )
+}  # fmt: skip
+"""Recipes by name."""
+
+
+VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
+    "default": lambda r: r,
+    "ppo": lambda r: replace(r, bonus="", bonus_options={}, steps=3 * r.steps, ppo=replace(r.ppo, sil_coef=0.0)),
+    "rnd-ppo": lambda r: replace(
+        r, bonus="rnd-paper", bonus_options={},
+        ppo=replace(r.ppo, sil_coef=0.0, ext_coef=1.0, gamma=0.99),
+    ),
+    "count": lambda r: replace(r, bonus="count", ppo=replace(r.ppo, sil_coef=0.0)),
+    "icm": lambda r: replace(r, bonus="icm", bonus_options={}, ppo=replace(r.ppo, sil_coef=0.0)),
+}  # fmt: skip
+"""What a sparse recipe is compared with; each changes the recipe and nothing else."""

@@ -1,0 +1,165 @@
+"""Train one recipe: progress bar, TensorBoard, checkpoints, Ctrl-C and resume, policy file at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+
+from learning.policy_file import save_policy
+from learning.ppo import PPO, ActorCritic
+from sim.backend import CONTROL_DT
+from sim.tasks import AgvTask
+
+from ..evaluate import evaluate
+from .agv import Recipe
+
+
+def run(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    warm_start: ActorCritic | None = None,
+    eval_episodes: int = 100,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train ``recipe`` into ``folder`` and return its result, which is also ``folder/result.json``.
+
+    The folder gets ``checkpoints/``, ``curve.jsonl`` (metrics of every update), TensorBoard events,
+    ``recipe.json``, the policy folder ``policy/`` and ``result.json``.
+
+    Args:
+        resume: go on from the newest valid checkpoint in the folder.
+        warm_start: start from this network.
+        eval_episodes: episodes in tier M at the end; 0 skips the evaluation.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+        FileExistsError: the folder holds a run already and ``resume`` is off.
+    """
+    out = Path(folder)
+    curve_path = out / "curve.jsonl"
+    if curve_path.exists() and not resume:
+        raise FileExistsError(f"folder must be new, or say --resume; got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    env = recipe.make_env()
+    ppo = PPO(env, recipe.ppo, recipe.make_bonus(env), recipe.seed, net=warm_start)
+    if resume and (out / "checkpoints").exists():
+        ppo.load(out / "checkpoints")
+        _cut_curve(curve_path, ppo.steps)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2, default=str))
+    began = time.time()
+    with SummaryWriter(str(out / "tensorboard")) as board, curve_path.open("a") as curve:
+        _train(ppo, recipe.steps, recipe, out, board, curve, console, quiet)
+        if recipe.fine_tune_steps:
+            fine = replace(recipe, tier="mujoco", num_envs=min(recipe.num_envs, 128))
+            total = ppo.steps + recipe.fine_tune_steps
+            ppo_m = PPO(fine.make_env(), fine.ppo, None, fine.seed + 1, net=ppo.net)
+            ppo_m.steps = ppo.steps
+            _train(ppo_m, total, fine, out, board, curve, console, quiet)
+    result: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "steps": ppo.steps}
+    result["train_wall_s"] = time.time() - began
+    if eval_episodes:
+        task = recipe.make_task(evaluation=True)
+        for tier in ("kinematic", "mujoco"):
+            result[f"eval_{tier}"] = evaluate(task, ppo.net.act, eval_episodes, tier=tier).summary()
+    write_policy(out / "policy", ppo.net, env.task, recipe, result)
+    (out / "result.json").write_text(json.dumps(result, indent=2))
+    return result
+
+
+def _train(
+    ppo: PPO, total: int, recipe: Recipe, out: Path, board: SummaryWriter, curve: Any,
+    console: Console | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Learn to ``total`` steps with a progress bar."""
+    text = TextColumn("{task.fields[note]}")
+    columns = TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), text
+    with Progress(*columns, console=console, disable=quiet) as bar:
+        job = bar.add_task(recipe.name, total=total, completed=ppo.steps, note="")
+
+        def callback(metrics: dict[str, float]) -> bool:
+            curve.write(json.dumps({k: round(v, 6) for k, v in metrics.items()}) + "\n")
+            curve.flush()
+            if ppo.updates % 5 == 0:
+                for name, value in metrics.items():
+                    board.add_scalar(name, value, ppo.steps)
+            note = f"success {metrics['success']:.0%}  {metrics['steps_per_s']:,.0f} steps/s"
+            bar.update(job, completed=ppo.steps, note=note)
+            full = len(ppo.windows.get("success", ())) == 100
+            return full and metrics["success"] >= recipe.stop_success
+
+        ppo.learn(total, callback, checkpoints=out / "checkpoints", checkpoint_every=100)
+
+
+def _cut_curve(path: Path, steps: int) -> None:
+    """Drop curve lines beyond the checkpoint, which will be written again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line)["steps"] <= steps]
+        path.write_text("".join(line + "\n" for line in kept))
+
+
+def action_spec(task: AgvTask) -> dict[str, Any]:
+    """What a policy file's manifest says of the action."""
+    config = task.config
+    return {
+        "dim": 2,
+        "parts": [
+            {"name": "v", "unit": "affine from [-1, 1] to [v_min, v_max] m/s", "frame": "base_link"},
+            {"name": "w", "unit": "w_max rad/s", "frame": "base_link"},
+        ],
+        "robot": config.robot,
+        "limits": asdict(task.robot.limits),
+        "guide": asdict(config.guide_config) if config.guide != "none" else {},
+        "guide_mode": config.guide,
+        "goal_radius_m": config.goal_radius_m,
+    }
+
+
+def write_policy(
+    folder: Path, net: ActorCritic, task: AgvTask, recipe: Recipe, evaluation: dict[str, Any]
+) -> None:
+    """Write the policy folder of a trained network."""
+    save_policy(
+        folder, net, observation=task.config.observation.spec(), action=action_spec(task),
+        recipe={"name": recipe.name, "git": git_revision(), "settings": json.loads(json.dumps(asdict(recipe), default=str))},
+        seeds=[recipe.seed], evaluation=evaluation, rate_hz=1 / CONTROL_DT,
+    )  # fmt: skip
+
+
+
+
+
+def git_revision() -> str:
+    """The commit of the source tree, "unknown" outside one."""
+    here = Path(__file__).resolve().parent
+    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def machine() -> dict[str, str]:
+    """What a benchmark prints beside its numbers."""
+    names = ("mujoco", "torch", "numpy", "gymnasium", "stable-baselines3", "zarr", "numba")
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "torch_threads": str(torch.get_num_threads()),
+        **{name: version(name) for name in names},
+    }
+
+
+__all__ = ["action_spec", "git_revision", "machine", "run", "write_policy"]
