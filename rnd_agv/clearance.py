@@ -1,0 +1,141 @@
+"""What the local planners share: scan points around the base, and how far a footprint is from them.
+
+All of it in base_link. The lidar is taken to sit at the centre of the footprint.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._jit import njit
+from .command import CommandLimits
+from .observation import ScanSpec, to_body
+
+Array = NDArray[Any]
+THIN_M = 0.05
+"""Of the scan points in one square of this side only the nearest to the base is kept."""
+FIELD_M = 0.1
+"""Cell of the distance field."""
+
+
+def scan_points(ranges: ArrayLike, scan: ScanSpec, reach_m: float) -> NDArray[np.float64]:
+    """Returns of a scan within reach as points (P, 2) in the lidar frame, thinned, nearest first.
+
+    NaN and readings below range_min are missing; -inf ("too close to measure") is a point at
+    range_min.
+
+    Raises:
+        ValueError: ranges is not (beams,).
+    """
+    r = np.asarray(ranges, dtype=np.float64)
+    if r.shape != (scan.beams,):
+        raise ValueError(f"ranges must be ({scan.beams},), got {r.shape}")
+    r = np.where(np.isneginf(r), scan.range_min, r)
+    hit = np.flatnonzero((r >= scan.range_min) & (r < min(reach_m, scan.range_max)))
+    hit = hit[np.argsort(r[hit], kind="stable")]
+    angle = scan.angles[hit]
+    points = np.stack([r[hit] * np.cos(angle), r[hit] * np.sin(angle)], axis=1)
+    square = np.floor(points / THIN_M).astype(np.int64) @ np.array([1, 1 << 20])
+    return points[np.sort(np.unique(square, return_index=True)[1])]
+
+
+def sees_behind(scan: ScanSpec) -> bool:
+    """Whether a scan goes all the way round, so that reversing is not blind."""
+    return scan.beams * scan.angle_increment > 2 * np.pi - 2 * scan.angle_increment - 1e-6
+
+
+@dataclass
+class HeldScan:
+    """Scan points that stay put in the world while the scan is held between two control ticks."""
+
+    reach_m: float
+    """Farther returns are left out, m."""
+    _ranges: Array | None = field(default=None, init=False)
+    _points_w: Array = field(default_factory=lambda: np.zeros((0, 2)), init=False)
+
+    def points(self, pose_w: Array, ranges: ArrayLike, scan: ScanSpec) -> NDArray[np.float64]:
+        """Points (P, 2) in base_link at ``pose_w``, of the scan as taken when it was first given."""
+        r = np.asarray(ranges, dtype=np.float64)
+        if self._ranges is None or not np.array_equal(r, self._ranges, equal_nan=True):
+            points = scan_points(r, scan, self.reach_m)
+            c, s = math.cos(pose_w[2]), math.sin(pose_w[2])
+            self._ranges = r.copy()
+            self._points_w = points @ np.array([[c, s], [-s, c]]) + pose_w[:2]
+        return to_body(self._points_w, np.asarray(pose_w, dtype=np.float64)[None])
+
+    def forget(self) -> None:
+        """Drop the held scan (a new episode)."""
+        self._ranges = None
+
+
+def base_command(last: Array, vel_b: Array, limits: CommandLimits, lag_s: float = 0.3) -> Array:
+    """(2,) command that the next one may differ from: the last sent, but not far from what is measured.
+
+    A base follows with a lag, so the last command is the better start; a base that was held (by a
+    guard, by contact) for ``lag_s`` is not.
+    """
+    span = np.array([limits.accel_v, limits.accel_w]) * lag_s
+    return np.clip(last, vel_b - span, vel_b + span)
+
+
+def distance_field(points: Array, half_m: float) -> NDArray[np.float32]:
+    """(S, S) float32 distance from each cell of a square around the base to the nearest point's cell, m.
+
+    ``field[iy, ix]`` covers [-half_m, half_m] both ways in cells of :data:`FIELD_M`.
+    """
+    size = 2 * math.ceil(half_m / FIELD_M)
+    free = np.ones((size, size), dtype=np.uint8)
+    cell = np.floor(points / FIELD_M).astype(np.int64) + size // 2
+    cell = cell[((cell >= 0) & (cell < size)).all(axis=1)]
+    if len(cell) == 0:
+        return np.full((size, size), np.float32(4 * half_m))
+    free[cell[:, 1], cell[:, 0]] = 0
+    near = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(near * np.float32(FIELD_M), dtype=np.float32)
+
+
+@njit(cache=True)
+def footprint_gap(  # type: ignore[no-untyped-def]
+    x, y, yaw, hx, hy, points, field, cap
+):
+    """Gap between the footprint at (x, y, yaw) and the nearest point, m, cut at ``cap``; < 0 inside (njit).
+
+    ``field`` is :func:`distance_field`; it only spares the look at every point far from all of them.
+    """
+    size = field.shape[0]
+    ix, iy = int(math.floor(x / FIELD_M)) + size // 2, int(math.floor(y / FIELD_M)) + size // 2
+    if 0 <= ix < size and 0 <= iy < size:
+        # both the point and the base may be half a diagonal away from their cells' centres
+        if field[iy, ix] - 1.5 * FIELD_M > math.hypot(hx, hy) + cap:
+            return cap
+    c, s, gap = math.cos(yaw), math.sin(yaw), cap
+    for p in range(len(points)):
+        dx, dy = points[p, 0] - x, points[p, 1] - y
+        bx = abs(c * dx + s * dy) - hx
+        if bx >= gap:
+            continue
+        by = abs(c * dy - s * dx) - hy
+        if by >= gap:
+            continue
+        g = math.sqrt(bx * bx + by * by) if bx > 0 and by > 0 else max(bx, by)
+        if g < gap:
+            gap = g
+    return gap
+
+
+@njit(cache=True)
+def arc_gap(v, w, time_s, step_s, hx, hy, points, field, cap):  # type: ignore[no-untyped-def]
+    """Smallest footprint gap on the arc of a constant (v, w) from the base's pose, m (njit)."""
+    gap, yaw, x, y = cap, 0.0, 0.0, 0.0
+    for _ in range(int(math.ceil(time_s / step_s))):
+        x += v * step_s * math.cos(yaw + 0.5 * w * step_s)
+        y += v * step_s * math.sin(yaw + 0.5 * w * step_s)
+        yaw += w * step_s
+        gap = min(gap, footprint_gap(x, y, yaw, hx, hy, points, field, cap))
+    return gap
