@@ -1,4 +1,4 @@
-"""Exploration bonuses behind one contract, :class:`IntrinsicReward`; :func:`make` builds by name."""
+"""Exploration bonuses behind one contract, :class:`IntrinsicReward`, made by :func:`make`."""
 
 from __future__ import annotations
 
@@ -82,10 +82,11 @@ def _state_columns(sizes: Sizes) -> tuple[int, ...] | None:
 
 
 def _rnd(sizes: Sizes, options: Options) -> RND:
-    """Burda 2018, whitened; with ``fourier_length_m`` on the position alone."""
+    """Burda 2018, whitened; with ``fourier_length_m`` on the position alone, with a larger lr."""
     fourier = options.get("fourier_length_m") is not None
     columns = (0, 1) if fourier else _state_columns(sizes)
-    return RND(_config(RNDConfig, sizes, options, columns=columns))
+    lr = 3e-4 if fourier else RNDConfig.lr
+    return RND(_config(RNDConfig, sizes, options, columns=columns, lr=lr))
 
 
 def _rnd_paper(sizes: Sizes, options: Options) -> RND:

@@ -89,6 +89,8 @@ class IntrinsicReward(nn.Module):
     """"lifelong": novelty carries over episodes, so its return should too (own value head)."""
     normalize: bool = True
     """Whether the learner should divide by the std of discounted bonus returns."""
+    rows: int | None = None
+    """Number of rows N that a transition must have; None where rows do not matter."""
 
     def __init__(self, obs_dim: int, action_dim: int) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class IntrinsicReward(nn.Module):
             (N,) float32, >= 0.
 
         Raises:
-            ValueError: wrong shape, or a next_obs that is not finite (nothing is remembered).
+            ValueError: wrong shape, or a number that is not finite (nothing is remembered).
         """
         self._check(tr, ndim=1)
         return self._run(tr[None], commit=True)[0]
@@ -122,7 +124,7 @@ class IntrinsicReward(nn.Module):
             (T, N) float32, >= 0.
 
         Raises:
-            ValueError: wrong shape, or a next_obs that is not finite.
+            ValueError: wrong shape, or a number that is not finite.
         """
         self._check(tr, ndim=2)
         return self._run(tr, commit=False)
@@ -158,8 +160,11 @@ class IntrinsicReward(nn.Module):
         if got != (self.obs_dim, self.action_dim):
             want = f"({self.obs_dim}, {self.action_dim})"
             raise ValueError(f"(obs_dim, action_dim) must be {want}, got {got}")
-        if not bool(torch.isfinite(tr.next_obs).all()):
-            raise ValueError("next_obs must be finite, got NaN or infinity")
+        if self.rows is not None and lead[-1] != self.rows:
+            raise ValueError(f"transition must have {self.rows} rows (num_envs), got {lead[-1]}")
+        for name in ("obs", "action", "next_obs"):
+            if not bool(torch.isfinite(getattr(tr, name)).all()):
+                raise ValueError(f"{name} must be finite, got NaN or infinity")
 
 
 def summary(rewards: Tensor) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Normalized(IntrinsicReward):
         self.part = part
         self.name = part.name
         self.horizon = part.horizon
+        self.rows = part.rows
         self.stat = RunningMeanStd()
 
     def update(self, tr: Transition) -> dict[str, float]:
@@ -62,16 +64,19 @@ class _Combination(IntrinsicReward):
                 want = f"({self.obs_dim}, {self.action_dim})"
                 got = f"({part.obs_dim}, {part.action_dim})"
                 raise ValueError(f"parts must all have (obs_dim, action_dim) {want}, got {got}")
+            if None not in (self.rows, part.rows) and part.rows != self.rows:
+                raise ValueError(f"parts must all have {self.rows} rows, got {part.rows}")
+            self.rows = part.rows if self.rows is None else self.rows
             self.parts[f"{part.name}{i}" if part.name in self.parts else part.name] = part
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.parts.values())
+    def __iter__(self) -> Iterator[IntrinsicReward]:
+        return cast(Iterator[IntrinsicReward], iter(self.parts.values()))
 
     def update(self, tr: Transition) -> dict[str, float]:
         """Update every part; logs carry its name."""
         self._check(tr, ndim=2)
         log: dict[str, float] = {}
-        for name, part in self.parts.items():
+        for name, part in zip(self.parts, self, strict=True):
             log.update({f"{name}/{key}": value for key, value in part.update(tr).items()})
         return log
 

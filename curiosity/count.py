@@ -75,10 +75,12 @@ class VisitCount(IntrinsicReward):
         super().__init__(config.obs_dim, config.action_dim)
         self.config = config
         self.horizon = config.scope
+        self.rows = config.num_envs if config.scope == "episodic" else None
         self._keys: U64 = np.empty(0, np.uint64)  # (K,) sorted
         self._visits = np.empty(0, np.int64)  # (K,)
         self._owner = np.empty(0, np.int64)  # (K,) episode * num_envs + row; 0 if lifelong
-        self._episode = np.zeros(config.num_envs, np.int64)  # (N,) running episode of each row
+        # (N,) running episode of each row; a lifelong count has none, so it loads at any N.
+        self._episode = np.zeros(self.rows or 0, np.int64)
 
     @property
     def cells(self) -> int:
@@ -141,11 +143,10 @@ class VisitCount(IntrinsicReward):
         if self.horizon == "lifelong":
             return np.zeros(shape, np.int64)
         num_envs = self.config.num_envs
-        if shape[1] != num_envs:
-            raise ValueError(f"transition must have num_envs = {num_envs} rows, got {shape[1]}")
         done = tr.done.cpu().numpy()
         finished = np.cumsum(done, axis=0, dtype=np.int64) - done  # before this step
-        return (self._episode + finished) * num_envs + np.arange(num_envs)
+        serial: NDArray[np.int64] = (self._episode + finished) * num_envs + np.arange(num_envs)
+        return serial
 
     def _hash(self, obs: NDArray[np.float32], owner: NDArray[np.int64]) -> U64:
         """(T, N) keys of the cells that (T, N, E) states lie in."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .base import EnvIds, IntrinsicReward, Transition, env_rows
+from .base import EnvIds, Transition, env_rows
 from .features import Features
 from .inverse import InverseDynamics
+from .learned import LearnedReward
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class E3BConfig:
             )
 
 
-class E3B(IntrinsicReward):
+class E3B(LearnedReward):
     r"""Distance of an embedding from those seen earlier in the episode.
 
     .. math:: r_t = \phi_t^\top C_{t-1}^{-1} \phi_t, \qquad
@@ -76,9 +77,9 @@ class E3B(IntrinsicReward):
     inverse_cov: Tensor
 
     def __init__(self, config: E3BConfig) -> None:
-        super().__init__(config.obs_dim, config.action_dim)
+        super().__init__(config.obs_dim, config.action_dim, config.seed)
         self.config = config
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self.rows = config.num_envs
         fourier = config.fourier_length_m if config.embedding == "fourier" else None
         whiten = config.embedding == "inverse"
         self.features = Features(
@@ -86,13 +87,12 @@ class E3B(IntrinsicReward):
         )
         width = self.features.dim
         self.inverse: InverseDynamics | None = None
-        self._adam: torch.optim.Adam | None = None
         if config.embedding == "inverse":
             width = config.embed_dim
             self.inverse = InverseDynamics(
                 self.features.dim, config.action_dim, width, config.hidden, self._generator
             )
-            self._adam = torch.optim.Adam(self.inverse.parameters(), lr=config.lr, fused=True)
+            self._train(self.inverse.parameters(), config.lr)
         start = (torch.eye(width) / config.ridge).repeat(config.num_envs, 1, 1)
         self.register_buffer("inverse_cov", start)  # (N, d, d)
 
@@ -104,7 +104,7 @@ class E3B(IntrinsicReward):
     def update(self, tr: Transition) -> dict[str, float]:
         """Carry the ellipses over this rollout, then train the encoder."""
         log = super().update(tr)
-        if self.inverse is None or self._adam is None:
+        if self.inverse is None:
             return log
         cfg = self.config
         self.features.fit(tr.next_obs)
@@ -112,15 +112,11 @@ class E3B(IntrinsicReward):
         then = self.features(tr.next_obs).flatten(0, 1)
         action = tr.action.flatten(0, 1)
         losses = []
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(now), generator=self._generator).to(now.device)
-            for rows in order.split(cfg.minibatch):
-                phi, next_phi = self.inverse.encode(torch.stack((now[rows], then[rows])))
-                loss = self.inverse.loss(phi, next_phi, action[rows])
-                self._adam.zero_grad()
-                loss.mean().backward()
-                self._adam.step()
-                losses.append(loss.detach())
+        for rows in self._minibatches(len(now), cfg.epochs, cfg.minibatch, now.device):
+            phi, next_phi = self.inverse.encode(torch.stack((now[rows], then[rows])))
+            loss = self.inverse.loss(phi, next_phi, action[rows])
+            self._descend(loss.mean())
+            losses.append(loss.detach())
         return {"inverse_loss": float(torch.cat(losses).mean()), **log}
 
     def embed(self, obs: Tensor) -> Tensor:
@@ -130,10 +126,6 @@ class E3B(IntrinsicReward):
 
     @torch.no_grad()
     def _run(self, tr: Transition, commit: bool) -> Tensor:
-        num_envs = self.config.num_envs
-        if tr.terminated.shape[1] != num_envs:
-            got = tr.terminated.shape[1]
-            raise ValueError(f"transition must have num_envs = {num_envs} rows, got {got}")
         phi = self.embed(tr.next_obs).unsqueeze(-1)  # (T, N, d, 1)
         done = tr.done
         ends = done.any(dim=1).tolist()
@@ -152,14 +144,3 @@ class E3B(IntrinsicReward):
 
     def _start(self) -> Tensor:
         return torch.eye(self.inverse_cov.shape[-1]).to(self.inverse_cov) / self.config.ridge
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Optimizer and generator, beside the parameters and buffers."""
-        adam = {} if self._adam is None else self._adam.state_dict()
-        return {"adam": adam, "generator": self._generator.get_state()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`get_extra_state`."""
-        if self._adam is not None:
-            self._adam.load_state_dict(state["adam"])
-        self._generator.set_state(state["generator"].cpu())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .base import IntrinsicReward, Transition, summary
+from .base import Transition, summary
 from .features import Features, mlp
 from .inverse import InverseDynamics
+from .learned import LearnedReward
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ICMConfig:
             raise ValueError(f"lr and scale must be > 0, got {self.lr}, {self.scale}")
 
 
-class ICM(IntrinsicReward):
+class ICM(LearnedReward):
     r"""Surprise of a forward model in a space that the action can change.
 
     .. math:: r_t = \tfrac{\eta}{2} \lVert \hat\phi(\phi(s_t), a_t) - \phi(s_{t+1}) \rVert_2^2
@@ -63,9 +63,8 @@ class ICM(IntrinsicReward):
     horizon = "lifelong"
 
     def __init__(self, config: ICMConfig) -> None:
-        super().__init__(config.obs_dim, config.action_dim)
+        super().__init__(config.obs_dim, config.action_dim, config.seed)
         self.config = config
-        self._generator = torch.Generator().manual_seed(config.seed)
         self.features = Features(
             config.obs_dim, config.columns, None, 1, whiten=True, generator=self._generator
         )
@@ -74,8 +73,7 @@ class ICM(IntrinsicReward):
         )
         sizes = (config.embed_dim + config.action_dim, config.hidden, config.embed_dim)
         self.predict = mlp(sizes, nn.ReLU, self._generator)
-        params = [*self.inverse.parameters(), *self.predict.parameters()]
-        self._adam = torch.optim.Adam(params, lr=config.lr, fused=True)
+        self._train([*self.inverse.parameters(), *self.predict.parameters()], config.lr)
 
     def surprise(self, phi: Tensor, action: Tensor, next_phi: Tensor) -> Tensor:
         """(...) half the squared error of the predicted embedding."""
@@ -91,17 +89,13 @@ class ICM(IntrinsicReward):
         then = self.features(tr.next_obs).flatten(0, 1)
         action = tr.action.flatten(0, 1)
         forward, inverse = [], []
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(now), generator=self._generator).to(now.device)
-            for rows in order.split(cfg.minibatch):
-                phi, next_phi = self.inverse.encode(torch.stack((now[rows], then[rows])))
-                error = self.surprise(phi, action[rows], next_phi)
-                guess = self.inverse.loss(phi, next_phi, action[rows])
-                self._adam.zero_grad()
-                ((1 - cfg.beta) * guess + cfg.beta * error).mean().backward()
-                self._adam.step()
-                forward.append(error.detach())
-                inverse.append(guess.detach())
+        for rows in self._minibatches(len(now), cfg.epochs, cfg.minibatch, now.device):
+            phi, next_phi = self.inverse.encode(torch.stack((now[rows], then[rows])))
+            error = self.surprise(phi, action[rows], next_phi)
+            guess = self.inverse.loss(phi, next_phi, action[rows])
+            self._descend(((1 - cfg.beta) * guess + cfg.beta * error).mean())
+            forward.append(error.detach())
+            inverse.append(guess.detach())
         log = summary(torch.cat(forward) * cfg.scale)
         loss = {
             "forward_loss": log["mean"] / cfg.scale,
@@ -115,12 +109,3 @@ class ICM(IntrinsicReward):
         states = torch.stack((tr.obs, tr.next_obs)).flatten(0, 1)
         phi, next_phi = self.inverse.encode(self.features(states)).chunk(2)
         return self.config.scale * self.surprise(phi, tr.action, next_phi)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Optimizer and generator, beside the parameters and buffers."""
-        return {"adam": self._adam.state_dict(), "generator": self._generator.get_state()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`get_extra_state`."""
-        self._adam.load_state_dict(state["adam"])
-        self._generator.set_state(state["generator"].cpu())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .base import IntrinsicReward, Transition, summary
+from .base import Transition, summary
 from .features import Features, mlp
+from .learned import LearnedReward
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU}
 
@@ -65,7 +66,7 @@ class RNDConfig:
             raise ValueError(f"activation must be in {list(ACTIVATIONS)}, got {self.activation!r}")
 
 
-class RND(IntrinsicReward):
+class RND(LearnedReward):
     r"""Novelty as the error of a trained net predicting a frozen random one.
 
     .. math:: r_t = \lVert \hat f(o_{t+1}) - f(o_{t+1}) \rVert_2^2
@@ -77,10 +78,9 @@ class RND(IntrinsicReward):
     horizon = "lifelong"
 
     def __init__(self, config: RNDConfig) -> None:
-        super().__init__(config.obs_dim, config.action_dim)
+        super().__init__(config.obs_dim, config.action_dim, config.seed)
         self.config = config
         self.normalize = config.normalize
-        self._generator = torch.Generator().manual_seed(config.seed)
         self.features = Features(
             config.obs_dim,
             config.columns,
@@ -95,13 +95,14 @@ class RND(IntrinsicReward):
         self.target = mlp((*inner, config.embed_dim), activation, self._generator)
         self.target.requires_grad_(False)
         self.predictor = mlp((*inner, *extra, config.embed_dim), activation, self._generator)
-        self._adam = torch.optim.Adam(self.predictor.parameters(), lr=config.lr, fused=True)
+        self._train(self.predictor.parameters(), config.lr)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B,) prediction error of (B, features.dim) inputs; gradient flows to the predictor."""
+    def error(self, features: Tensor) -> Tensor:
+        """(...) prediction error of (..., features.dim) inputs; gradient flows to the predictor."""
         with torch.no_grad():
             target = self.target(features)  # (B, k)
-        return (self.predictor(features) - target).square().sum(dim=-1)
+        error: Tensor = self.predictor(features) - target
+        return error.square().sum(dim=-1)
 
     def update(self, tr: Transition) -> dict[str, float]:
         """Whiten by this rollout too, then train the predictor on a share of it."""
@@ -110,29 +111,17 @@ class RND(IntrinsicReward):
         states = tr.next_obs.flatten(0, 1)
         self.features.fit(states)
         inputs = self.features(states)
-        share = max(1, round(cfg.sample_fraction * len(inputs)))
         errors = []
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(inputs), generator=self._generator)[:share]
-            for rows in order.to(inputs.device).split(cfg.minibatch):
-                error = self(inputs[rows])
-                self._adam.zero_grad()
-                error.mean().backward()
-                self._adam.step()
-                errors.append(error.detach())
+        for rows in self._minibatches(
+            len(inputs), cfg.epochs, cfg.minibatch, inputs.device, cfg.sample_fraction
+        ):
+            error = self.error(inputs[rows])
+            self._descend(error.mean())
+            errors.append(error.detach())
         log = summary(torch.cat(errors) * cfg.scale)
         return {"loss": log["mean"] / cfg.scale, **log}
 
     @torch.no_grad()
     def _run(self, tr: Transition, commit: bool) -> Tensor:
         del commit  # the state is the networks, which only update() changes
-        return self(self.features(tr.next_obs)) * self.config.scale
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Optimizer and generator, beside the parameters and buffers."""
-        return {"adam": self._adam.state_dict(), "generator": self._generator.get_state()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`get_extra_state`."""
-        self._adam.load_state_dict(state["adam"])
-        self._generator.set_state(state["generator"].cpu())
+        return self.error(self.features(tr.next_obs)) * self.config.scale
