@@ -1,0 +1,1 @@
+"""MuJoCo worlds, robots, sensors and tasks, batched."""
