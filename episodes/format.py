@@ -26,7 +26,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from numcodecs import zstd
 from numpy.typing import NDArray
 
 from .errors import RefusedEpisodeError
@@ -159,7 +158,7 @@ def _array(value: dict[str, Any], name: str) -> ArrayMeta:
 def encode_chunk(array: NDArray[Any]) -> bytes:
     """One zstd frame with content size and checksum."""
     data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return bytes(zstd.compress(data, ZSTD_LEVEL, True))
+    return bytes(_zstd().compress(data, ZSTD_LEVEL, True))
 
 
 def decode_chunk(chunk: bytes, meta: ArrayMeta, name: str) -> NDArray[Any]:
@@ -173,8 +172,16 @@ def decode_chunk(chunk: bytes, meta: ArrayMeta, name: str) -> NDArray[Any]:
     if size != meta.nbytes:
         raise RefusedEpisodeError(f"{name}: chunk must hold {meta.nbytes} bytes, says {size}")
     out = np.empty(meta.shape, np.dtype(meta.dtype).newbyteorder("<"))
-    zstd.decompress(chunk, out)
+    _zstd().decompress(chunk, out)
     return out.astype(meta.dtype, copy=False)
+
+
+def _zstd() -> Any:
+    try:
+        from numcodecs import zstd
+    except ImportError as error:
+        raise ImportError("episodes need numcodecs: pip install 'incognita[train]'") from error
+    return zstd
 
 
 def _frame_size(chunk: bytes) -> int | None:

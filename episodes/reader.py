@@ -135,7 +135,8 @@ class EpisodeReader:
             DamagedEpisodeError: files are missing or altered; ``.damage`` names each.
             RefusedEpisodeError: it is not a plain episode, or is over the byte budget.
         """
-        if not ID.fullmatch(id) or not (self.store / id).is_dir():
+        path = self.store / id
+        if not ID.fullmatch(id) or path.is_symlink() or not path.is_dir():
             raise KeyError(f"no episode {id!r:.80} in {self.store}")
         return _Folder(self.store, id, self.byte_budget).load()
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
 from . import images
@@ -67,6 +66,7 @@ class EpisodeWriter:
         """
         if not 1 <= jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must be in 1..100, got {jpeg_quality}")
+        filelock = _filelock()
         self.store = Path(store).absolute()
         self.lossless = lossless
         self.jpeg_quality = jpeg_quality
@@ -80,11 +80,11 @@ class EpisodeWriter:
                 self.store.mkdir(parents=True, exist_ok=True)
                 _sync_folder(self.store.parent)
             # A sweep must not see the lock file of a writer that has yet to lock it.
-            with FileLock(self.store / ".lock", timeout=60):
+            with filelock.FileLock(self.store / ".lock", timeout=60):
                 self._sweep()
                 self._lock = _own_lock(self.store, self.identity)
                 self._lock.acquire(timeout=0)
-        except Timeout:
+        except filelock.Timeout:
             raise EpisodeError(f"another writer has held {self.store}/.lock for 60 s") from None
         except OSError as error:
             raise _typed(error, self.store) from error
@@ -134,7 +134,7 @@ class EpisodeWriter:
             lock = _own_lock(self.store, identity)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except _filelock().Timeout:
                 continue  # alive
             for name in names:
                 if name.startswith(f"{_TEMP}{identity}-"):
@@ -347,8 +347,16 @@ def _add_array(files: dict[str, bytes], name: str, array: NDArray[Any]) -> None:
     files[f"{name}/{meta.chunk_key}"] = encode_chunk(array)
 
 
-def _own_lock(store: Path, identity: str) -> FileLock:
-    return FileLock(store / f"{_LOCK}{identity}.lock", thread_local=False)
+def _filelock() -> Any:
+    try:
+        import filelock
+    except ImportError as error:
+        raise ImportError("writing needs filelock: pip install 'incognita[train]'") from error
+    return filelock
+
+
+def _own_lock(store: Path, identity: str) -> Any:
+    return _filelock().FileLock(store / f"{_LOCK}{identity}.lock", thread_local=False)
 
 
 def _write_synced(file: Path, raw: bytes) -> None:
