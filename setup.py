@@ -27,6 +27,7 @@ TRAIN = [
     "numcodecs>=0.16.6",  # older ones run a pickle codec found in a store
     "simplejpeg>=1.8",
     "av>=14",
+    "pyarrow>=18",
     "filelock>=3.16",
     "matplotlib>=3.9",
     "tensorboard>=2.18",
@@ -85,6 +86,7 @@ DEV = [
     "ruff>=0.9",
     "pre-commit>=4",
     "types-PyYAML",
+    "pip-audit>=2.9",
     "catkin-pkg>=1",
     "setuptools>=77",
     "wheel>=0.45",
