@@ -33,7 +33,7 @@ class AgvConfig:
     goal_radius_m: float = 0.5
     goal_reward: float = 10.0
     """Paid once, when the robot's centre is within the radius."""
-    contact_reward: float = -0.005
+    contact_reward: float = -0.0005
     """Per step in contact with anything."""
     collision_reward: float = 0.0
     """Paid once where ``terminal_collision`` ends the episode."""
@@ -158,8 +158,9 @@ class AgvTask:
         if c.terminal_collision and c.collision_reward:
             terms["collision"] = c.collision_reward * (self.collided(state) & ~success)
         if c.progress_reward:
-            gain = state.last_cost_to_go - state.cost_to_go
-            terms["progress"] = c.progress_reward * np.where(np.isfinite(gain), np.clip(gain, -1, 1), 0.0)
+            known = np.isfinite(state.last_cost_to_go) & np.isfinite(state.cost_to_go)
+            gain = np.subtract(state.last_cost_to_go, state.cost_to_go, where=known, out=np.zeros(len(known)))
+            terms["progress"] = c.progress_reward * np.clip(gain, -1, 1)
         if c.time_reward:
             terms["time"] = np.full(len(hit), c.time_reward)
         if c.smooth_reward:

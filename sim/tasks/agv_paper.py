@@ -30,7 +30,7 @@ class AgvPaper(AgvTask):
         if (complexity, dynamic) not in CAPS:
             raise ValueError(f'complexity must be "simple" or "complex", got {complexity!r}')
         base = AgvConfig(
-            observation=OBSERVATION, beams=72, max_steps=CAPS[complexity, dynamic], contact_reward=-0.005
+            observation=OBSERVATION, beams=72, max_steps=CAPS[complexity, dynamic]
         )
         super().__init__(replace(base, **overrides))
         self.size_m = 12.0 if complexity == "simple" else 20.0
