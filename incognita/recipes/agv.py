@@ -36,6 +36,8 @@ class Recipe:
     bonus_options: dict[str, Any] = field(default_factory=dict)
     randomization: str = "nominal"
     tier: Tier = "kinematic"
+    clone_rounds: int = 0
+    """Rounds of cloning the guide follower before PPO, see :mod:`.expert`; 0 starts from nothing."""
     fine_tune_steps: int = 0
     """Steps in tier M after those in tier K."""
     stop_success: float = 1.01
@@ -72,14 +74,14 @@ class Recipe:
 
 
 SPARSE_PPO = PPOConfig(
-    num_steps=128, minibatch=1024, epochs=4, lr=3e-4, gamma=0.998, int_gamma=0.99, ent_coef=0.003,
+    num_steps=256, minibatch=1024, epochs=4, lr=3e-4, gamma=0.998, int_gamma=0.99, ent_coef=0.003,
     ext_coef=2.0, int_coef=1.0, sil_coef=0.1, sil_batches=8,
 )  # fmt: skip
 """Sparse scenes: few environments and many updates; successes are imitated."""
 
 DENSE_PPO = PPOConfig(
-    num_steps=64, minibatch=4096, epochs=5, lr=3e-4, gamma=0.99, ent_coef=0.002, ext_coef=1.0,
-    hidden=(256, 256), lr_schedule="linear",
+    num_steps=64, minibatch=2048, epochs=3, lr=3e-4, gamma=0.99, ent_coef=0.0, ext_coef=1.0,
+    hidden=(128, 128), lr_schedule="linear", init_log_std=-1.2,
 )  # fmt: skip
 
 _EVAL = {"terminal_collision": True}
@@ -91,8 +93,8 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     size = "12 m" if complexity == "simple" else "20 m"
     about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count x RND, self-imitation"
     return Recipe(
-        name, name, about, eval_options=_EVAL, num_envs=32, steps=1_000_000, ppo=SPARSE_PPO,
-        bonus="count-rnd", bonus_options={"cell_m": 0.5},
+        name, name, about, eval_options=_EVAL, num_envs=16, steps=1_000_000, ppo=SPARSE_PPO,
+        bonus="count", bonus_options={"cell_m": 0.5},
     )  # fmt: skip
 
 
@@ -104,11 +106,12 @@ RECIPES: dict[str, Recipe] = {
             "agv-warehouse", "agv-warehouse",
             "unseen warehouses with people and AGVs; guide point from the floor plan, shaped reward",
             task_options={
-                "progress_reward": 1.0, "contact_reward": -0.2, "time_reward": -0.01,
-                "smooth_reward": -0.02, "near_reward": -0.05, "goal_reward": 5.0,
+                "progress_reward": 1.0, "contact_reward": -0.1, "time_reward": -0.01,
+                "smooth_reward": -0.01, "near_reward": -0.03, "goal_reward": 5.0, "max_steps": 800,
+                "terminal_collision": True, "collision_reward": -8.0,
             },
-            eval_options={**_EVAL, "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=12_000_000, ppo=DENSE_PPO, randomization="training",
+            eval_options={"max_steps": 1200, "first_layout": 100_000, "layouts": 100_000},
+            num_envs=256, steps=10_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
         Recipe(
             "agv-barn", "agv-barn",
@@ -119,7 +122,7 @@ RECIPES: dict[str, Recipe] = {
                 "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0,
             },
             eval_options={"max_steps": 2000, "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=12_000_000, ppo=DENSE_PPO, randomization="training",
+            num_envs=256, steps=10_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
     )
 }  # fmt: skip

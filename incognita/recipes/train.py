@@ -24,6 +24,7 @@ from sim.tasks import AgvTask
 
 from ..evaluate import evaluate
 from .agv import Recipe
+from .expert import clone_follower
 
 
 def run(
@@ -62,6 +63,8 @@ def run(
         _cut_curve(curve_path, ppo.steps)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2, default=str))
     began = time.time()
+    if recipe.clone_rounds and ppo.steps == 0 and warm_start is None:
+        clone_follower(ppo.net, recipe.make_env(seed=recipe.seed + 1), recipe.clone_rounds, seed=recipe.seed)
     with SummaryWriter(str(out / "tensorboard")) as board, curve_path.open("a") as curve:
         _train(ppo, recipe.steps, recipe, out, board, curve, console, quiet)
         if recipe.fine_tune_steps:
