@@ -60,7 +60,7 @@ class HeldScan:
     _points_w: Array = field(default_factory=lambda: np.zeros((0, 2)), init=False)
 
     def points(self, pose_w: Array, ranges: ArrayLike, scan: ScanSpec) -> NDArray[np.float64]:
-        """Points (P, 2) in base_link at ``pose_w``, of the scan as taken when it was first given."""
+        """Points (P, 2) in base_link at ``pose_w``, of the scan as it was when first given."""
         r = np.asarray(ranges, dtype=np.float64)
         if self._ranges is None or not np.array_equal(r, self._ranges, equal_nan=True):
             points = scan_points(r, scan, self.reach_m)
@@ -75,7 +75,7 @@ class HeldScan:
 
 
 def base_command(last: Array, vel_b: Array, limits: CommandLimits, lag_s: float = 0.3) -> Array:
-    """(2,) command that the next one may differ from: the last sent, but not far from what is measured.
+    """(2,) command that rate limits start from: the last sent, kept near to what is measured.
 
     A base follows with a lag, so the last command is the better start; a base that was held (by a
     guard, by contact) for ``lag_s`` is not.
@@ -85,7 +85,7 @@ def base_command(last: Array, vel_b: Array, limits: CommandLimits, lag_s: float 
 
 
 def distance_field(points: Array, half_m: float) -> NDArray[np.float32]:
-    """(S, S) float32 distance from each cell of a square around the base to the nearest point's cell, m.
+    """(S, S) float32 distance from each cell around the base to the nearest point's cell, m.
 
     ``field[iy, ix]`` covers [-half_m, half_m] both ways in cells of :data:`FIELD_M`.
     """
@@ -104,9 +104,9 @@ def distance_field(points: Array, half_m: float) -> NDArray[np.float32]:
 def footprint_gap(  # type: ignore[no-untyped-def]
     x, y, yaw, hx, hy, points, field, cap
 ):
-    """Gap between the footprint at (x, y, yaw) and the nearest point, m, cut at ``cap``; < 0 inside (njit).
+    """Gap from the footprint at (x, y, yaw) to the nearest point, m, at most ``cap``; < 0 inside.
 
-    ``field`` is :func:`distance_field`; it only spares the look at every point far from all of them.
+    ``field`` is :func:`distance_field`; far from all points it spares the look at each (njit).
     """
     size = field.shape[0]
     ix, iy = int(math.floor(x / FIELD_M)) + size // 2, int(math.floor(y / FIELD_M)) + size // 2

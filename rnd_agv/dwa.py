@@ -47,23 +47,29 @@ class DWAConfig:
     """A candidate must stay free for this long on top of its braking time."""
     heading_m: float = 1.0
     """The heading term looks at the path point this far away."""
-    path_weight: float = 1.0
+    path_weight: float = 0.5
     """Per metre of mean distance from the path."""
-    goal_weight: float = 1.5
+    goal_weight: float = 2.5
     """Per metre of path that is left, averaged over the horizon."""
-    heading_weight: float = 0.6
-    """Per half turn between the last heading and the path ahead."""
+    heading_weight: float = 1.0
+    """Per half turn between the heading and the path ahead, averaged over the horizon."""
     clearance_weight: float = 0.6
     """At zero gap."""
     velocity_weight: float = 0.1
     """At full speed."""
+    reverse_weight: float = 1.0
+    """At full speed backwards: cheaper than standing still, dearer than turning round."""
+    smooth_weight: float = 0.05
+    """Per change of the turn rate by w_max: no dithering between two turns of equal cost."""
     goal_tolerance_m: float = 0.15
     """Stop this near to the goal."""
 
     def __post_init__(self) -> None:
         times = (self.period_s, self.window_s, self.horizon_s, self.step_s, self.gap_cap_m)
         if min(times) <= 0 or self.v_samples < 2 or self.w_samples < 3 or self.margin_m < 0:
-            raise ValueError(f"positive times, v_samples >= 2 and w_samples >= 3 wanted, got {self}")
+            raise ValueError(
+                f"positive times, v_samples >= 2 and w_samples >= 3 wanted, got {self}"
+            )
         if self.margin_m >= self.gap_cap_m or self.goal_tolerance_m <= 0:
             raise ValueError(f"margin_m < gap_cap_m and goal_tolerance_m > 0 wanted, got {self}")
 
@@ -71,13 +77,14 @@ class DWAConfig:
 class DWA:
     r"""Score every velocity in the window by its roll-out, send a rate-limited step to the best.
 
-    .. math:: J = w_p \bar e + w_g \bar r + w_h |\psi| / \pi + w_c (1 - g / g_{cap}) - w_v v / v_{max}
+    .. math:: J = w_p \bar e + w_g \bar r + w_h \overline{|\psi|} / \pi + w_c (1 - g / g_{cap})
+              - w_v v / v_{max} + w_r \max(-v, 0) + w_s |w - w_0|
 
-    with the mean distance e from the path, the mean path length r left, the heading error psi to the
-    path ahead at the end and the smallest gap g. Departures from Fox 1997: the window spans
-    ``window_s`` with the ramp towards the candidate rolled out, not one period; gaps are those of the
-    rectangular footprint along the roll-out. A candidate is admissible if it stays free for its
-    braking time and ``reaction_s``. Without any, the base turns on the spot, or backs off.
+    with the distance e from the path, the path length r left and the heading error psi to the path
+    ahead, averaged over the roll-out, and the smallest gap g. Departures from Fox 1997: the window
+    spans ``window_s`` with the ramp towards the candidate rolled out, not one period; gaps are
+    those of the rectangular footprint along the roll-out. A candidate is admissible if it
+    stays free for its braking time and ``reaction_s``. Without any, the base turns on the spot, or backs off.
     """
 
     def __init__(self, robot: RobotSpec, config: DWAConfig | None = None) -> None:
@@ -91,6 +98,8 @@ class DWA:
                 self.config.heading_weight,
                 self.config.clearance_weight,
                 self.config.velocity_weight,
+                self.config.reverse_weight / max(-robot.limits.v_min, 1e-6),
+                self.config.smooth_weight / robot.limits.w_max,
             ]
         )
         self.reset()
@@ -102,9 +111,15 @@ class DWA:
         self._scan.forget()
 
     def act(
-        self, pose_w: Array, vel_b: Array, ranges: Array, scan: ScanSpec, path_w: Array, goal_w: Array
+        self,
+        pose_w: Array,
+        vel_b: Array,
+        ranges: Array,
+        scan: ScanSpec,
+        path_w: Array,
+        goal_w: Array,
     ) -> NDArray[np.float64]:
-        """Command for the next period; arguments as :meth:`~rnd_agv.pure_pursuit.PurePursuit.act`."""
+        """Command for the next period; arguments as :meth:`.PurePursuit.act`."""
         cfg, limits = self.config, self.robot.limits
         hx, hy = self.robot.half_extents
         base = base_command(self._last, vel_b, limits)
@@ -120,10 +135,14 @@ class DWA:
             low = limits.v_min if sees_behind(scan) else 0.0
             span_v, span_w = limits.accel_v * cfg.window_s, limits.accel_w * cfg.window_s
             v = np.linspace(
-                min(max(low, base[0] - span_v), top), min(top, max(base[0] + span_v, low)), cfg.v_samples
+                min(max(low, base[0] - span_v), top),
+                min(top, max(base[0] + span_v, low)),
+                cfg.v_samples,
             )
             w = np.linspace(
-                max(-limits.w_max, base[1] - span_w), min(limits.w_max, base[1] + span_w), cfg.w_samples
+                max(-limits.w_max, base[1] - span_w),
+                min(limits.w_max, base[1] + span_w),
+                cfg.w_samples,
             )
             # zero itself belongs to both axes: stopping and driving straight
             v[np.argmin(np.abs(v))] *= float(np.abs(v).min() > np.ptp(v) / cfg.v_samples)
@@ -172,7 +191,7 @@ def _best(  # type: ignore[no-untyped-def]
     for i in range(len(vs)):
         for j in range(len(ws)):
             x, y, yaw, v, w = 0.0, 0.0, 0.0, base[0], base[1]
-            free_s, gap, off, left, near, n = horizon, cap, 0.0, 0.0, 0, 0
+            free_s, gap, off, left, turned, near, n = horizon, cap, 0.0, 0.0, 0.0, 0, 0
             for k in range(steps):
                 v += min(max(vs[i] - v, -accel_v * dt), accel_v * dt)
                 w += min(max(ws[j] - w, -accel_w * dt), accel_w * dt)
@@ -200,18 +219,19 @@ def _best(  # type: ignore[no-untyped-def]
                     if behind == 0 and d < tolerance * tolerance:
                         break  # at the goal: the rest of the time costs nothing
                 left += remaining
+                target = min(near + ahead, last)
+                tx, ty = path[target, 0] - x, path[target, 1] - y
+                if tx * tx + ty * ty > tolerance * tolerance:
+                    psi = math.atan2(ty, tx) - yaw
+                    turned += abs((psi + math.pi) % (2 * math.pi) - math.pi) / math.pi
             if free_s < min(abs(v) / accel_v + reaction, horizon):
                 continue
             if free_s < horizon:  # what is not driven counts as standing there
                 left += (steps - n) * ((last - near) * spacing + behind)
-            target = min(near + ahead, last)
-            tx, ty = path[target, 0] - x, path[target, 1] - y
-            psi = 0.0
-            if tx * tx + ty * ty > tolerance * tolerance:
-                psi = math.atan2(ty, tx) - yaw
-                psi = abs((psi + math.pi) % (2 * math.pi) - math.pi)
-            cost = weights[0] * off / max(n, 1) + weights[1] * left / steps + weights[2] * psi / math.pi
+            n = max(n, 1)
+            cost = weights[0] * off / n + weights[1] * left / steps + weights[2] * turned / n
             cost += weights[3] * (1 - max(gap, 0.0) / cap) - weights[4] * v / v_max
+            cost += weights[5] * max(-v, 0.0) + weights[6] * abs(ws[j] - base[1])
             if cost < best:
                 best, best_v, best_w, found = cost, vs[i], ws[j], True
     return best_v, best_w, found

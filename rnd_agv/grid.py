@@ -42,7 +42,9 @@ class OccupancyGrid:
         self.data = np.ascontiguousarray(self.data)
 
     @classmethod
-    def empty(cls, bounds: Sequence[float], resolution: float, fill: int = UNKNOWN) -> OccupancyGrid:
+    def empty(
+        cls, bounds: Sequence[float], resolution: float, fill: int = UNKNOWN
+    ) -> OccupancyGrid:
         """All cells ``fill`` over bounds (xmin, ymin, xmax, ymax), m."""
         xmin, ymin, xmax, ymax = (float(b) for b in bounds)
         if not (xmin < xmax and ymin < ymax and resolution > 0):
@@ -65,21 +67,30 @@ class OccupancyGrid:
         grid = cls.empty(bounds, resolution, FREE)
         origin, height, width = np.array(grid.origin_w), *grid.data.shape
         for cx, cy, hx, hy in np.asarray(boxes, dtype=np.float64).reshape(-1, 4):
-            x, y = ((cx - hx, cx + hx) - origin[0]) / resolution, ((cy - hy, cy + hy) - origin[1]) / resolution
+            x, y = (
+                ((cx - hx, cx + hx) - origin[0]) / resolution,
+                ((cy - hy, cy + hy) - origin[1]) / resolution,
+            )
             # 1e-3: a face that lies on a cell edge must not claim the next cell through float noise
             x0, y0 = int(np.floor(x[0] + 1e-3)), int(np.floor(y[0] + 1e-3))
             x1, y1 = int(np.ceil(x[1] - 1e-3)), int(np.ceil(y[1] - 1e-3))
             grid.data[max(y0, 0) : max(y1, y0 + 1, 0), max(x0, 0) : max(x1, x0 + 1, 0)] = OCCUPIED
         for x, y, r in np.asarray(discs, dtype=np.float64).reshape(-1, 3):
             (ix0, iy0), (ix1, iy1) = (
-                np.floor((np.array([x, y]) + side * r - origin) / resolution).astype(int) for side in (-1, 1)
+                np.floor((np.array([x, y]) + side * r - origin) / resolution).astype(int)
+                for side in (-1, 1)
             )
-            ix, iy = np.arange(max(ix0, 0), min(ix1 + 1, width)), np.arange(max(iy0, 0), min(iy1 + 1, height))
+            ix, iy = (
+                np.arange(max(ix0, 0), min(ix1 + 1, width)),
+                np.arange(max(iy0, 0), min(iy1 + 1, height)),
+            )
             # distance from the disc's centre to each cell's square
             dx = np.maximum(np.abs(origin[0] + (ix + 0.5) * resolution - x) - resolution / 2, 0)
             dy = np.maximum(np.abs(origin[1] + (iy + 0.5) * resolution - y) - resolution / 2, 0)
             near = dx[None, :] ** 2 + dy[:, None] ** 2 <= r * r
-            grid.data[iy[:, None], ix[None, :]] = np.where(near, OCCUPIED, grid.data[iy[:, None], ix[None, :]])
+            grid.data[iy[:, None], ix[None, :]] = np.where(
+                near, OCCUPIED, grid.data[iy[:, None], ix[None, :]]
+            )
         return grid
 
     @property
@@ -118,11 +129,11 @@ class OccupancyGrid:
     def integrate(
         self, pose_w: ArrayLike, ranges: ArrayLike, scan: ScanSpec, forget: int = FORGET
     ) -> None:
-        """Enter one scan: cells seen through lose ``forget`` percent, cells that were hit become 100.
+        """Enter one scan: cells seen through lose ``forget`` percent, cells hit become 100.
 
-        Unknown cells seen through become free. Within one scan a hit outweighs any look-through, and
-        a cell is forgotten once. NaN, -inf and readings below range_min say nothing; a reading at or
-        beyond range_max clears up to range_max.
+        Unknown cells seen through become free. Within one scan a hit outweighs any look-through,
+        and a cell loses once. NaN, -inf and readings below range_min say nothing; a reading at
+        or beyond range_max clears up to range_max.
 
         Args:
             pose_w: (3,) lidar x, y, yaw in the world, m and rad.
@@ -138,14 +149,17 @@ class OccupancyGrid:
             raise ValueError(
                 f"ranges must be ({scan.beams},) and forget in [0, 100], got {r.shape} and {forget}"
             )
-        pose, origin = np.asarray(pose_w, dtype=np.float64), np.asarray(self.origin_w, dtype=np.float64)
+        pose, origin = (
+            np.asarray(pose_w, dtype=np.float64),
+            np.asarray(self.origin_w, dtype=np.float64),
+        )
         seen = np.zeros(self.data.shape, dtype=np.uint8)
         limits = scan.range_min, scan.range_max
         _integrate(self.data, seen, origin, self.resolution, pose, r, scan.angles, *limits, forget)
 
 
 def distance_m(full: NDArray[np.bool_], resolution: float) -> NDArray[np.float32]:
-    """(H, W) float32 distance from each cell's centre to the nearest full cell's, m (inf if none is)."""
+    """(H, W) float32 distance from each cell to the nearest full one (their centres), m or inf."""
     if not full.any():
         return np.full(full.shape, np.inf, dtype=np.float32)
     free = (~full).astype(np.uint8)
@@ -181,7 +195,16 @@ def integrate_many(
     seen = np.zeros(data.shape[1:], dtype=np.uint8)
     for n in range(data.shape[0]):
         _integrate(
-            data[n], seen, origins[n], resolution, pose_w[n], ranges[n], angles, min_range, max_range, forget
+            data[n],
+            seen,
+            origins[n],
+            resolution,
+            pose_w[n],
+            ranges[n],
+            angles,
+            min_range,
+            max_range,
+            forget,
         )
 
 
@@ -210,7 +233,7 @@ def _integrate(  # type: ignore[no-untyped-def]
             hit_y = int(np.floor(y0 + s * (length + 0.25)))
             if 0 <= hit_x < width and 0 <= hit_y < height:
                 seen[hit_y, hit_x] = 2
-        # clip the ray to the grid (Liang & Barsky 1984), then sample it once per cell of its long axis
+        # clip the ray to the grid (Liang & Barsky 1984); sample it once per cell of its long axis
         t0, t1 = 0.0, length
         for p, d, size in ((x0, c, width), (y0, s, height)):
             if abs(d) > 1e-12:
@@ -226,7 +249,9 @@ def _integrate(  # type: ignore[no-untyped-def]
         dt = (t1 - t0) / steps
         x, y, dx, dy = x0 + c * t0, y0 + s * t0, c * dt, s * dt
         for _ in range(steps):
-            flat[np.uint32(y) * stride + np.uint32(x)] |= 1  # unsigned: no test for negative indices
+            flat[np.uint32(y) * stride + np.uint32(x)] |= (
+                1  # unsigned: no test for negative indices
+            )
             x += dx
             y += dy
     for iy in range(iy_lo, iy_hi):

@@ -52,7 +52,9 @@ class MPPIConfig:
     """Per second and metre of path that is left."""
     end_weight: float = 4.0
     """Per metre of path that is left at the end."""
-    heading_weight: float = 1.5
+    reverse_weight: float = 3.0
+    """Per metre driven backwards."""
+    heading_weight: float = 3.0
     """Per second at half a turn from the path ahead."""
     smooth_weight: float = 0.05
     """Per squared change of the command in units of what the limits allow in one step."""
@@ -99,12 +101,13 @@ class MPPI:
                 cfg.heading_weight,
                 cfg.smooth_weight,
                 cfg.collision_cost,
+                cfg.reverse_weight,
             ]
         )
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:
-        """Forget plan, last command and scan; start the generator again (from ``seed`` if given)."""
+        """Forget plan, last command and scan; restart the generator (from ``seed`` if given)."""
         self._seed = self._seed if seed is None else seed
         self._rng = np.random.default_rng(self._seed)
         self._plan = np.zeros((self.config.steps, 2))
@@ -112,9 +115,15 @@ class MPPI:
         self._scan.forget()
 
     def act(
-        self, pose_w: Array, vel_b: Array, ranges: Array, scan: ScanSpec, path_w: Array, goal_w: Array
+        self,
+        pose_w: Array,
+        vel_b: Array,
+        ranges: Array,
+        scan: ScanSpec,
+        path_w: Array,
+        goal_w: Array,
     ) -> NDArray[np.float64]:
-        """Command for the next period; arguments as :meth:`~rnd_agv.pure_pursuit.PurePursuit.act`."""
+        """Command for the next period; arguments as :meth:`.PurePursuit.act`."""
         cfg, limits = self.config, self.robot.limits
         base = base_command(self._last, vel_b, limits)
         distance = math.hypot(goal_w[0] - pose_w[0], goal_w[1] - pose_w[1])
@@ -155,7 +164,7 @@ def _roll_out(  # type: ignore[no-untyped-def]
     wanted, base, vel, low, high, rate, hx, hy, points, field, path, spacing, behind, weights, dt,
     lag, margin, cap, heading_m, tolerance,
 ):  # fmt: skip
-    """Commands after limits (K, T, 2), costs (K,) and collisions (K,) of wanted commands (K, T, 2)."""
+    """Commands after limits (K, T, 2), costs and collisions (K,) of wanted commands (K, T, 2)."""
     samples, steps = wanted.shape[0], wanted.shape[1]
     used, cost = np.empty_like(wanted), np.zeros(samples)
     hits = np.zeros(samples, dtype=np.bool_)
@@ -170,7 +179,10 @@ def _roll_out(  # type: ignore[no-untyped-def]
         for t in range(steps):
             dv = min(max(wanted[k, t, 0] - uv, -rate[0]), rate[0])
             dw = min(max(wanted[k, t, 1] - uw, -rate[1]), rate[1])
-            dv, dw = min(max(uv + dv, low[0]), high[0]) - uv, min(max(uw + dw, low[1]), high[1]) - uw
+            dv, dw = (
+                min(max(uv + dv, low[0]), high[0]) - uv,
+                min(max(uw + dw, low[1]), high[1]) - uw,
+            )
             uv += dv
             uw += dw
             used[k, t, 0], used[k, t, 1] = uv, uw
@@ -204,6 +216,7 @@ def _roll_out(  # type: ignore[no-untyped-def]
                 continue
             near_wall = 1.0 - max(gap, 0.0) / cap
             total += dt * (weights[0] * near_wall * near_wall + weights[1] * d + weights[2] * left)
+            total += dt * weights[7] * max(-v, 0.0)
             target = min(near + ahead, last)
             tx, ty = path[target, 0] - x, path[target, 1] - y
             far = math.sqrt(tx * tx + ty * ty)

@@ -1,7 +1,7 @@
 """Global planning on a grid: A*, cost-to-go fields, and guide points along them.
 
-Cells are (iy, ix) in a (H, W) ``blocked`` array, see :class:`~rnd_agv.grid.OccupancyGrid`. Moves never
-cut the corner of a blocked cell. Functions marked njit run (slowly) without numba too.
+Cells are (iy, ix) in a (H, W) ``blocked`` array, see :class:`.OccupancyGrid`. Moves never cut the
+corner of a blocked cell. Functions marked njit run (slowly) without numba too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DX = np.array([1, 1, 0, -1, -1, -1, 0, 1])
 def clearance_cost(
     blocked: NDArray[np.bool_], resolution: float, reach_m: float = 0.6, weight: float = 3.0
 ) -> NDArray[np.float32]:
-    """(H, W) extra cost per metre, ``weight`` at a blocked cell falling off as a square to 0 at reach."""
+    """(H, W) extra cost per metre: ``weight`` at a blocked cell, falling as a square to 0."""
     if not (resolution > 0 and reach_m > 0 and weight >= 0):
         raise ValueError(
             f"resolution, reach_m > 0 and weight >= 0 wanted, got {resolution}, {reach_m}, {weight}"
@@ -45,11 +45,13 @@ def nearest_free(
 
 def path_length_m(path: NDArray[np.int32], resolution: float) -> float:
     """Length of a path of cells (L, 2), m; 0 for fewer than two."""
-    return float(np.hypot(*np.diff(np.asarray(path, dtype=np.float64), axis=0).T).sum() * resolution)
+    return float(
+        np.hypot(*np.diff(np.asarray(path, dtype=np.float64), axis=0).T).sum() * resolution
+    )
 
 
 def shorten(path: NDArray[np.int32], blocked: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Keep only the cells (K, 2) of a path (L, 2) that line of sight needs, first and last included."""
+    """Keep only the cells (K, 2) of a path (L, 2) that line of sight needs, ends included."""
     if len(path) < 3:
         return path
     keep = [0]
@@ -60,11 +62,15 @@ def shorten(path: NDArray[np.int32], blocked: NDArray[np.bool_]) -> NDArray[np.i
 
 
 def plan(
-    grid: OccupancyGrid, start_w: ArrayLike, goal_w: ArrayLike, radius_m: float, unknown: bool = False
+    grid: OccupancyGrid,
+    start_w: ArrayLike,
+    goal_w: ArrayLike,
+    radius_m: float,
+    unknown: bool = False,
 ) -> NDArray[np.float64]:
     """Shortened world path (L, 2) from start to goal for a disc of ``radius_m``, or (0, 2) if none.
 
-    Start and goal inside the inflation are led out of it through the nearest free cell (within 1 m).
+    Start and goal inside the inflation are led out of it through the nearest free cell, within 1 m.
     """
     blocked, reach = grid.inflate(radius_m, unknown), int(np.ceil(1.0 / grid.resolution))
     start = nearest_free(blocked, grid.cell(start_w), reach)
@@ -76,11 +82,16 @@ def plan(
         return np.zeros((0, 2))
     cells = shorten(cells, blocked)
     inner = grid.centre(cells[:, 0], cells[:, 1])
-    ends = np.asarray(start_w, dtype=np.float64)[None, :2], np.asarray(goal_w, dtype=np.float64)[None, :2]
+    ends = (
+        np.asarray(start_w, dtype=np.float64)[None, :2],
+        np.asarray(goal_w, dtype=np.float64)[None, :2],
+    )
     # the exact ends take the place of their cells' centres unless those lead out of the inflation
     keep_first = start != grid.cell(start_w)
     keep_last = goal != grid.cell(goal_w)
-    return np.concatenate([ends[0], inner[0 if keep_first else 1 : None if keep_last else -1], ends[1]])
+    return np.concatenate(
+        [ends[0], inner[0 if keep_first else 1 : None if keep_last else -1], ends[1]]
+    )
 
 
 def astar(
@@ -107,7 +118,9 @@ def astar(
         ValueError: a cell lies outside, or cost has another shape than blocked.
     """
     extra = _checked_cost(blocked, cost, start=start, goal=goal)
-    path: NDArray[np.int32] = _astar(blocked, int(start[0]), int(start[1]), int(goal[0]), int(goal[1]), extra)
+    path: NDArray[np.int32] = _astar(
+        blocked, int(start[0]), int(start[1]), int(goal[0]), int(goal[1]), extra
+    )
     return path
 
 
@@ -126,8 +139,9 @@ def goal_field(
     .. math:: T(n) = T(a) + \begin{cases} w & d \le 0 \\ \sqrt{w^2 - d^2} & 0 < d < w/\sqrt2 \\
               \sqrt2 w - d & \text{else} \end{cases}
 
-    Exact along the 8 grid directions, up to 4 % (0.4 % on average) too long between them. Settling order comes from Dial's
-    (1969) buckets: each step adds at least 1/sqrt(2) cell, so buckets of that width are exact.
+    Exact along the 8 grid directions, up to 4 % (0.4 % on average) too long between them. Cells are
+    settled by Dial's (1969) buckets: each step adds at least 1/sqrt(2) cell, so buckets of that
+    width are exact.
 
     Args:
         blocked: (H, W) bool.
@@ -142,7 +156,9 @@ def goal_field(
         ValueError: the goal lies outside, or cost has another shape than blocked.
     """
     extra = _checked_cost(blocked, cost, goal_cell=goal_cell)
-    field: NDArray[np.float32] = _goal_field(blocked, int(goal_cell[0]), int(goal_cell[1]), resolution, extra)
+    field: NDArray[np.float32] = _goal_field(
+        blocked, int(goal_cell[0]), int(goal_cell[1]), resolution, extra
+    )
     return field
 
 
@@ -361,9 +377,9 @@ def guide_point(
 ) -> NDArray[np.float64]:
     """Walk ``lookahead_m`` down a cost-to-go field, but not out of sight (njit).
 
-    The walk starts at the cell of ``xy``, or at the nearest reachable one within 1 m. It ends at the
-    goal, after ``lookahead_m``, or before the first cell to which the straight line from the start
-    crosses a cell of infinite cost; it takes one step at least.
+    The walk starts at the cell of ``xy``, or at the nearest reachable one within 1 m. It ends at
+    the goal, after ``lookahead_m``, or before the first cell to which the straight line from the
+    start crosses a cell of infinite cost.
 
     Args:
         field: (H, W) float32 from :func:`goal_field`.
@@ -397,7 +413,7 @@ def guide_point(
         iy, ix = near_y, near_x
     blocked_ahead = False
     y, x, walked = iy, ix, 0.0
-    while walked < lookahead_m and not blocked_ahead:
+    while walked < lookahead_m - 1e-6 and not blocked_ahead:
         best, by, bx = field[y, x], y, x
         for k in range(8):
             ny, nx = y + _DY[k], x + _DX[k]
@@ -426,7 +442,7 @@ def guide_points(
     xy: NDArray[np.float64],
     lookahead_m: float,
 ) -> NDArray[np.float64]:
-    """:func:`guide_point` for N robots: fields (N, H, W), origins_w (N, 2), xy (N, 2) -> (N, 2) m (njit)."""
+    """:func:`guide_point` of N robots: (N, H, W) fields, (N, 2) origins, xy -> (N, 2) m (njit)."""
     out = np.empty((len(xy), 2))
     for n in range(len(xy)):
         out[n] = guide_point(fields[n], resolution, origins_w[n], xy[n], lookahead_m)

@@ -1,4 +1,4 @@
-"""Regulated pure pursuit (Coulter 1992; Macenski et al. 2023, arXiv:2305.20026), the simplest baseline."""
+"""Regulated pure pursuit (Coulter 1992; Macenski et al. 2023, arXiv:2305.20026)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ def path_ahead(
         spacing_m: distance between its samples.
 
     Returns:
-        (M, 2) points, M >= 2, from the point of the path nearest to the base; and the length of path
-        left behind the last of them, m.
+        (M, 2) points, M >= 2, from the point of the path nearest to the base; and the length of
+        path left behind the last of them, m.
     """
     path = np.asarray(path_w, dtype=np.float64).reshape(-1, 2)
     if len(path) == 0:
-        path = np.stack([np.asarray(pose_w[:2], dtype=np.float64), np.asarray(goal_w, dtype=np.float64)])
+        path = np.stack(
+            [np.asarray(pose_w[:2], dtype=np.float64), np.asarray(goal_w, dtype=np.float64)]
+        )
     elif len(path) == 1:
         path = np.concatenate([np.asarray(pose_w[:2], dtype=np.float64)[None], path])
     delta = np.diff(path, axis=0)
@@ -52,7 +54,7 @@ def path_ahead(
 
 
 def at_distance(path_b: Array, distance_m: float) -> NDArray[np.float64]:
-    """First point (2,) of a path in base_link that is ``distance_m`` from the base, else its last one."""
+    """First point (2,) of a path in base_link ``distance_m`` from the base, else its last."""
     far = np.hypot(path_b[:, 0], path_b[:, 1]) >= distance_m
     return np.asarray(path_b[np.argmax(far) if far.any() else -1])
 
@@ -81,10 +83,16 @@ class PurePursuitConfig:
     """Stop this near to the goal."""
 
     def __post_init__(self) -> None:
-        lengths = (self.period_s, self.lookahead_s, self.lookahead_min_m, self.turn_first_rad)
-        lengths += (self.lateral_accel, self.slow_gap_m, self.stop_gap_m, self.goal_tolerance_m)
-        if min(lengths) <= 0 or self.lookahead_max_m < self.lookahead_min_m or not 0 < self.slow_min <= 1:
-            raise ValueError(f"positive values, lookahead min <= max, 0 < slow_min <= 1, got {self}")
+        lengths = [self.period_s, self.lookahead_s, self.lookahead_min_m, self.turn_first_rad]
+        lengths += [self.lateral_accel, self.slow_gap_m, self.stop_gap_m, self.goal_tolerance_m]
+        if (
+            min(lengths) <= 0
+            or self.lookahead_max_m < self.lookahead_min_m
+            or not 0 < self.slow_min <= 1
+        ):
+            raise ValueError(
+                f"positive values, lookahead min <= max, 0 < slow_min <= 1, got {self}"
+            )
 
 
 class PurePursuit:
@@ -104,7 +112,13 @@ class PurePursuit:
         self._scan.forget()
 
     def act(
-        self, pose_w: Array, vel_b: Array, ranges: Array, scan: ScanSpec, path_w: Array, goal_w: Array
+        self,
+        pose_w: Array,
+        vel_b: Array,
+        ranges: Array,
+        scan: ScanSpec,
+        path_w: Array,
+        goal_w: Array,
     ) -> NDArray[np.float64]:
         """Command for the next period.
 
@@ -145,7 +159,10 @@ class PurePursuit:
         command = limit_rate(wanted[None], base[None], limits, cfg.period_s)[0]
         stop_s = abs(command[0]) / limits.accel_v + 3 * cfg.period_s
         now = arc_gap(0.0, 0.0, 0.1, 0.1, hx, hy, points, field, cfg.stop_gap_m)
-        if arc_gap(*command, stop_s, 0.05, hx, hy, points, field, cfg.stop_gap_m) < now - 1e-3:
+        if (
+            arc_gap(command[0], command[1], stop_s, 0.05, hx, hy, points, field, cfg.stop_gap_m)
+            < now - 1e-3
+        ):
             brake = np.zeros((1, 2)) if wanted[0] == 0 else np.array([[0.0, command[1]]])
             command = limit_rate(brake, base[None], limits, cfg.period_s)[0]
         self._last = command
