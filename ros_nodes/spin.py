@@ -14,6 +14,9 @@ INSTALL = (
     "Elsewhere on x86_64 Linux: pip install 'incognita[ros-wheels]'"
 )
 
+SUPERVISOR = "INCOGNITA_SUPERVISOR"
+"""Process id of the bringup that a node ends with, in the environment."""
+
 
 def problem(env: Mapping[str, str] | None = None) -> str | None:
     """Why nodes cannot start here, in one line, or None.
@@ -32,7 +35,7 @@ def problem(env: Mapping[str, str] | None = None) -> str | None:
 
 
 def run(make: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Build one node with ``make``, spin it until SIGINT or SIGTERM, close it; the exit code.
+    """Build one node with ``make``, spin it until a signal or its ``finished`` is set; exit code.
 
     rclpy's own handlers would invalidate the context before a last message could go out, so they
     are off: a signal sets a flag, the loop ends, ``node.close()`` sends what must be last.
@@ -57,9 +60,12 @@ def run(make: Callable[[], Any], args: list[str] | None = None) -> int:
         node = make()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while not ended:
+        supervisor = os.environ.get(SUPERVISOR)
+        while not ended and getattr(node, "finished", None) is None:
             executor.spin_once(timeout_sec=0.05)
-        return 0
+            if supervisor and os.getppid() != int(supervisor):
+                break  # it was killed: leave no orphan
+        return getattr(node, "finished", None) or 0
     except (ValueError, FileNotFoundError) as error:
         if node is not None:  # not a matter of parameters or files
             raise

@@ -1,0 +1,128 @@
+"""Which nodes make up a system, and which of their parameters its arguments set.
+
+One table behind the launch files and :mod:`ros_nodes.bringup`, so that both start the same thing.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "incognita"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a system, ``name:=value`` on either command line."""
+
+    name: str
+    default: str
+    doc: str
+    sets: tuple[str, ...]
+    """``node.parameter`` for each parameter that it sets; an empty value sets none."""
+    kind: type = str
+    """bool, float, int or str: what the parameters are."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Nodes that are started together, in this order."""
+
+    nodes: tuple[str, ...]
+    """Executables; each is the module of that name in ros_nodes and its node's name."""
+    arguments: tuple[Argument, ...]
+
+    def argument(self, name: str) -> Argument:
+        """The argument of this name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for argument in self.arguments:
+            if argument.name == name:
+                return argument
+        known = ", ".join(a.name for a in self.arguments)
+        raise ValueError(f"{name} is not an argument here, known are {known}")
+
+
+COMMON = (
+    Argument("policy", "", "folder of a policy file, or dwa, mppi, pure-pursuit",
+             ("agv_planner.policy",)),
+    Argument("robot", "agv", "agv or jackal: limits, and params_file's default",
+             ("agv_planner.robot",)),
+    Argument("autoarm", "false", "arm the guard as soon as all is well; simulation only",
+             ("guard.autoarm",), bool),
+)  # fmt: skip
+STAMPED = "cmd_vel as TwistStamped and not Twist"
+SYSTEMS = {
+    "agv": System(
+        ("guard", "agv_planner"),
+        (
+            *COMMON,
+            Argument("cmd_vel_stamped", "true", STAMPED, ("guard.cmd_vel_stamped",), bool),
+            Argument("use_sim_time", "false", "follow /clock",
+                     ("guard.use_sim_time", "agv_planner.use_sim_time"), bool),
+        ),
+    ),
+    "sim_agv": System(
+        ("sim_robot", "guard", "agv_planner"),
+        (
+            *COMMON,
+            Argument("cmd_vel_stamped", "true", STAMPED,
+                     ("guard.cmd_vel_stamped", "sim_robot.cmd_vel_stamped"), bool),
+            Argument("use_sim_time", "true", "follow the simulator's /clock",
+                     ("guard.use_sim_time", "agv_planner.use_sim_time"), bool),
+            Argument("world", "warehouse:100000", "warehouse:SEED, barn:SEED, map:FILE or a task",
+                     ("sim_robot.world",)),
+            Argument("tier", "mujoco", "mujoco or kinematic", ("sim_robot.tier",)),
+            Argument("seed", "0", "of the robot's start, goal and noise", ("sim_robot.seed",), int),
+            Argument("rtf", "1.0", "simulated seconds per second",
+                     ("sim_robot.real_time_factor",), float),
+            Argument("episodes", "", "folder of an episode store to record into",
+                     ("sim_robot.episodes",)),
+            Argument("camera_hz", "0.0", "pictures per simulated second",
+                     ("sim_robot.camera_hz",), float),
+            Argument("exit_when_done", "false", "end with the episode",
+                     ("sim_robot.exit_when_done",), bool),
+        ),
+    ),
+}  # fmt: skip
+
+
+def value_of(argument: Argument, text: str) -> bool | float | int | str:
+    """An argument's text as the parameters' type.
+
+    Raises:
+        ValueError: the text is none of that type.
+    """
+    if argument.kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{argument.name} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    try:
+        return argument.kind(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{argument.name} must be {argument.kind.__name__}, got {text!r}"
+        ) from error
+
+
+def params_folder() -> Path:
+    """Where ``launch/params`` is: in a checkout, or the share folder of ament or the environment.
+
+    Raises:
+        FileNotFoundError: in none of them.
+    """
+    places = [Path(__file__).resolve().parents[1] / "launch" / "params"]
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        places.append(Path(get_package_share_directory(PACKAGE)) / "launch" / "params")
+    except (ImportError, LookupError, OSError):
+        pass  # no ROS here, none sourced, or not installed into it
+    places.append(Path(sys.prefix) / "share" / PACKAGE / "launch" / "params")
+    for place in places:
+        if (place / "agv.yaml").is_file():
+            return place
+    raise FileNotFoundError(f"launch/params must be in one of {[str(p) for p in places]}")
