@@ -23,6 +23,7 @@ from rnd_agv.robot import RobotSpec
 from .backend import CONTROL_DT, PHYSICS_DT, Dynamics
 from .bank import WorldBank
 from .robots import (
+    MOVER_MAX_M,
     PARKED_Z,
     WALL_M,
     add_obstacles,
@@ -50,9 +51,9 @@ class MujocoBatch:
     Args:
         robot: which base; see :func:`sim.robots.robot_spec`.
         num_envs: N.
+        bank: worlds shared with a lidar, or None for one of its own.
         n_movers: most movers a world may have; 0 leaves them out of the model.
         nthread: threads, 0 for all CPUs; results do not depend on it.
-        bank: worlds shared with a lidar, or None for one of its own.
 
     Raises:
         ValueError: num_envs, n_movers or nthread is out of range.
@@ -62,9 +63,9 @@ class MujocoBatch:
         self,
         robot: RobotSpec,
         num_envs: int,
+        bank: WorldBank | None = None,
         n_movers: int = 0,
         nthread: int = 0,
-        bank: WorldBank | None = None,
     ) -> None:
         if num_envs < 1 or n_movers < 0 or nthread < 0:
             raise ValueError(
@@ -107,7 +108,9 @@ class MujocoBatch:
             + ([model.geom("mover0").id] if self._mover_slots else [-1])
         )
         names = [model.pair(i).name for i in range(model.npair)]
-        self._wheels = [i for i, name in enumerate(names) if name[:-1] in ("left", "right")]
+        self._wheels = np.array(
+            [i for i, name in enumerate(names) if not name.startswith("caster")]
+        )
         self._payload_body = model.body("payload").id
         self._mocap = np.zeros((self.num_envs, SUBSTEPS, self._mover_slots, 3))
         self._count = np.zeros(2, np.int64)
@@ -117,13 +120,16 @@ class MujocoBatch:
         """Write the physical parameters of ``ids`` into their model fields."""
         b, nu = self.batch, self.batch.model.nu
         b.expand("actuator_dynprm")[ids, :nu, 0] = self.lag[ids, None]
-        b.expand("pair_friction")[np.ix_(ids, self._wheels)] = pair_friction(self.friction[ids])[
-            :, None
-        ]
+        friction = pair_friction(self.friction[ids])[:, None]
+        b.expand("pair_friction")[ids[:, None], self._wheels] = friction
         mass = np.maximum(self.payload[ids], 1e-6)
         b.expand("body_mass")[ids, self._payload_body] = mass
         inertia = mass[:, None] * payload_inertia(self.robot)
         b.expand("body_inertia")[ids, self._payload_body] = inertia
+        # set_const also works out the bodies' bounding boxes: from the slots as compiled, which
+        # hold any mover, not from what happens to be in them now
+        self._geom_pos[ids], self._geom_size[ids] = b.model.geom_pos, b.model.geom_size
+        self._geom_rbound[ids] = b.model.geom_rbound
         b.set_const(ids)
 
     def reset(
@@ -192,6 +198,8 @@ class MujocoBatch:
             raise ValueError(f"movers must be ({self.num_envs}, M, 3), got {movers.shape}")
         if movers.shape[1] > m and (movers[:, m:, 2] > 0).any():
             raise ValueError(f"movers must be at most {m}, got {movers.shape[1]}")
+        if (movers[..., 2] > MOVER_MAX_M).any():
+            raise ValueError(f"movers must have r <= {MOVER_MAX_M} m, got {movers[..., 2].max()}")
         out = np.zeros_like(self.movers)
         out[:, : movers.shape[1]] = movers[:, :m]
         return out
@@ -212,12 +220,10 @@ class MujocoBatch:
             self._build(boxes, discs)
             self._fill(movers)
 
-    _ARRAYS = (
-        "pose_w", "vel_b", "world", "slip", "lag", "friction", "payload", "movers",
-    )  # fmt: skip
+    _ARRAYS = ("pose_w", "vel_b", "slip", "lag", "friction", "payload", "movers")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the next step depends on, but for the worlds of the bank: bit-exact.
+        """Everything the next step depends on but the worlds, which are the task's to restore.
 
         ``integration`` is mjSTATE_INTEGRATION of every simulation, (N, nstate).
         """
@@ -226,7 +232,7 @@ class MujocoBatch:
         return out
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict` of an equal backend.
+        """Go on bit for bit from :meth:`state_dict`, the rows reset into their worlds before.
 
         Raises:
             ValueError: an array is missing or has another shape.
@@ -247,7 +253,7 @@ def _rest_state(robot: RobotSpec) -> NDArray[np.float64]:
     model = robot_spec(robot).compile()
     data = mujoco.MjData(model)
     mujoco.mj_step(model, data, 1000)
-    qpos = data.qpos.copy()
+    qpos: NDArray[np.float64] = data.qpos.copy()
     w, x, y, z = qpos[3:7]
     yaw = math.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
     c, s = math.cos(-yaw / 2), math.sin(-yaw / 2)

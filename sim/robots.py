@@ -21,6 +21,8 @@ PARKED_Z = -100.0
 """Height of unused obstacle geoms, m: out of reach of any robot."""
 WALL_M = 1.0
 """Height of obstacles in the stepped model, m: taller than any robot, so contacts are planar."""
+MOVER_MAX_M = 2.0
+"""Largest radius of a mover, m: bodies' bounding boxes are compiled for it."""
 GROUP_FLOOR, GROUP_STATIC, GROUP_ROBOT, GROUP_MOVER, GROUP_CONTACT = 0, 1, 2, 3, 4
 CLEARANCE_M = 0.03
 """Gap between the floor and the footprint box."""
@@ -171,7 +173,7 @@ def add_obstacles(spec: mujoco.MjSpec, boxes: int, discs: int, movers: int) -> N
     for i in range(movers):
         body = spec.worldbody.add_body(name=f"mover{i}", mocap=True, pos=(0, 0, PARKED_Z))
         geom = _obstacle(body, f"mover{i}", "cylinder", "person", GROUP_MOVER)
-        geom.pos = (0, 0, 0)
+        geom.pos, geom.size = (0, 0, 0), (MOVER_MAX_M, WALL_M, 0)
 
 
 def pair_friction(friction: Any) -> NDArray[np.float64]:
