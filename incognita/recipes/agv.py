@@ -81,7 +81,7 @@ SPARSE_PPO = PPOConfig(
 
 DENSE_PPO = PPOConfig(
     num_steps=64, minibatch=2048, epochs=3, lr=3e-4, gamma=0.99, ent_coef=0.0, ext_coef=1.0,
-    hidden=(128, 128), lr_schedule="linear", init_log_std=-1.2,
+    hidden=(128, 128), lr_schedule="adaptive", target_kl=0.012, init_log_std=-1.2,
 )  # fmt: skip
 
 _EVAL = {"terminal_collision": True}
@@ -119,9 +119,9 @@ RECIPES: dict[str, Recipe] = {
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.04,
                 "smooth_reward": -0.01, "near_reward": -0.1, "near_m": 0.15, "goal_reward": 5.0,
-                "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0,
+                "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0, "guide": "known",
             },
-            eval_options={"max_steps": 2000, "first_layout": 100_000, "layouts": 100_000},
+            eval_options={"max_steps": 2000, "guide": "built", "first_layout": 100_000, "layouts": 100_000},
             num_envs=256, steps=10_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
     )
