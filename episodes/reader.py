@@ -184,6 +184,9 @@ class _Folder:
     def load(self) -> Episode:
         present = self._list()
         self._read_manifest()
+        for path in self.manifest:
+            if "\0" in path or {"", ".", ".."} & set(path.split("/")):
+                raise RefusedEpisodeError(f"{self.id}: manifest lists {path!r:.120}")
         for path in sorted(self.manifest.keys() - present):
             self._hurt(path, "missing")
         extra = sorted(present - self.manifest.keys() - {MANIFEST})
@@ -195,10 +198,7 @@ class _Folder:
                 f"{self.id}: files must fit {self.byte_budget} bytes, got {total}"
             )
         metas, groups = self._metadata()
-        if self.damage:
-            for path in self.manifest.keys() - {hurt.file for hurt in self.damage}:
-                self.file(path, self.byte_budget)
-            self._fail()
+        self._fail()
         need = sum(meta.nbytes for meta in metas.values())
         if need > self.byte_budget:
             raise RefusedEpisodeError(
@@ -356,8 +356,7 @@ class _Folder:
         try:
             raw = self._read(path, size)
         except FileNotFoundError:
-            if not any(hurt.file == path for hurt in self.damage):
-                self._hurt(path, "missing")
+            self._hurt(path, "missing")
             return None
         if len(raw) != size:
             self._hurt(
@@ -376,8 +375,6 @@ class _Folder:
         try:
             *folders, name = path.split("/")
             for part, extra in [*((f, os.O_DIRECTORY) for f in folders), (name, os.O_NONBLOCK)]:
-                if part in ("", ".", ".."):
-                    raise RefusedEpisodeError(f"{self.id}: bad path {path!r:.120}")
                 below = os.open(part, flags | extra, dir_fd=handle)
                 os.close(handle)
                 handle = below
@@ -397,10 +394,15 @@ class _Folder:
             os.close(handle)
 
     def _hurt(self, path: str, problem: str) -> None:
+        if any(hurt.file == path for hurt in self.damage):
+            return
         array = path.removesuffix("zarr.json").partition("/c/")[0].rstrip("/")
         self.damage.append(Damage(self.id, "" if path == MANIFEST else array, path, problem))
 
     def _fail(self) -> None:
+        """Raise if anything is damaged, after a look at all other files, to name every one."""
         if self.damage:
+            for path in sorted(self.manifest.keys() - {hurt.file for hurt in self.damage}):
+                self.file(path, self.byte_budget)
             damage, self.damage = self.damage, []
             raise DamagedEpisodeError(damage)
