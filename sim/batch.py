@@ -107,6 +107,8 @@ class BatchEnv:
         self.at_fault = np.zeros(n, bool)
         self.path_m = np.zeros(n)
         self.placements: list[Placement | None] = [None] * n
+        self.arrived_w = zero((n, 5))
+        """(N, 5) true [x, y, yaw, goal x, goal y] that the last step led to, before any reset."""
 
     # the VecEnv contract
 
@@ -131,6 +133,7 @@ class BatchEnv:
         terminated, truncated, outcome = self.task.done(s)
         reward = np.sum(list(terms.values()), axis=0).astype(np.float32)
         explore = self.explore()
+        self.arrived_w = np.concatenate([s.pose_w, s.goal_w], axis=1)
         obs = self.task.observe(s)
         final_obs = obs
         done = terminated | truncated

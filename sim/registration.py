@@ -1,0 +1,41 @@
+"""The Gymnasium ids of the tasks. Registering imports neither mujoco nor torch; making one does."""
+
+from __future__ import annotations
+
+NAMES = {
+    "AgvSimpleStatic": "agv-simple-static",
+    "AgvSimpleDynamic": "agv-simple-dynamic",
+    "AgvComplexStatic": "agv-complex-static",
+    "AgvComplexDynamic": "agv-complex-dynamic",
+    "AgvFar": "agv-far",
+    "AgvWarehouse": "agv-warehouse",
+    "AgvBarn": "agv-barn",
+    "AgvRosMap": "agv-ros-map",
+}
+"""Name of the id -> name of the task in :mod:`sim.tasks`."""
+
+
+def env_id(name: str, goal: bool = False) -> str:
+    """``Incognita/AgvWarehouse-v0``, or for ``GoalEnv`` ``Incognita/AgvWarehouseGoal-v0``."""
+    return f"Incognita/{name}{'Goal' * goal}-v0"
+
+
+def register() -> None:
+    """Register every task twice, flat and with goals; a second call changes nothing.
+
+    Episodes are cut by the task itself (``max_steps=``), so no id has a ``TimeLimit`` wrapper.
+    ``Incognita/AgvRosMap-v0`` wants ``map_yaml=``.
+    """
+    import gymnasium
+
+    for name, task in NAMES.items():
+        for goal in (False, True):
+            if env_id(name, goal) not in gymnasium.registry:
+                module = f"sim.faces.{'goal_env' if goal else 'gymnasium_env'}"
+                face = "AgvGoal" if goal else "Agv"
+                gymnasium.register(
+                    id=env_id(name, goal),
+                    entry_point=f"{module}:{face}Env",
+                    vector_entry_point=f"{module}:{face}VectorEnv",
+                    kwargs={"task": task},
+                )
