@@ -56,11 +56,13 @@ AGV = RobotSpec(
 """Warehouse AGV of our own design: two driven wheels on the centre axle, casters front and rear."""
 
 JACKAL = RobotSpec(
-    name="jackal", length_m=0.42, width_m=0.31, height_m=0.25, mass_kg=16.523 + 4 * 0.477,
+    name="jackal", length_m=0.46, width_m=0.42, height_m=0.25, mass_kg=16.523 + 4 * 0.477,
     payload_kg=20.0, wheel_radius_m=0.098, track_m=0.37559, wheelbase_m=0.262,
-    separation_multiplier=1.5, lidar_x_m=0.12, lidar_z_m=0.3,
+    separation_multiplier=1.39, lidar_x_m=0.12, lidar_z_m=0.3,
     limits=CommandLimits(v_min=-0.5, v_max=2.0, w_max=4.0, accel_v=20.0, accel_w=25.0),
 )  # fmt: skip
-"""Jackal-class skid steer, published dimensions, masses and limits."""
+"""Jackal-class skid steer, published dimensions, masses and limits. The chassis is 0.42 x 0.31 m; the
+footprint counts the wheels. The separation multiplier was measured in tier M
+(:func:`sim.robots.calibrate_separation`); it varies with speed, from 1.2 to 1.8."""
 
 ROBOTS = {robot.name: robot for robot in (AGV, JACKAL)}
