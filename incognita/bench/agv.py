@@ -1,0 +1,275 @@
+"""Benchmarks of the AGV policies: the paper's scenes, far goals, the warehouse and BARN."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from learning.policy_file import OnnxPolicy
+from rnd_agv.command import CommandLimits
+from rnd_agv.dwa import DWA
+from rnd_agv.mppi import MPPI
+from rnd_agv.observation import ScanSpec
+from rnd_agv.pure_pursuit import PurePursuit
+from sim.batch import BatchEnv, Tier
+from sim.tasks import AgvBarn, barn_score
+
+from ..cli import JsonFile, console, emit
+from ..evaluate import Evaluation, evaluate
+from ..recipes import RECIPES, VARIANTS, Recipe, run
+from ..recipes.train import machine
+from ..shipped import folder_of
+from ..stats import bootstrap_interval, iqm, iqm_ratio
+
+SCENES = ("agv-simple-static", "agv-simple-dynamic", "agv-complex-static", "agv-complex-dynamic")
+TARGETS = {"agv-simple-static": 0.95, "agv-simple-dynamic": 0.90, "agv-complex-static": 0.90, "agv-complex-dynamic": 0.80}
+REACHED = 0.8
+"""Success rate of the last 100 training episodes that counts as "learned"."""
+Runs = Annotated[Path, typer.Option(help="Folder of the training runs; finished ones are not run again.")]
+
+
+class Planner:
+    """A classical local planner on A* guidance, called like a policy: one instance per row."""
+
+    KINDS: dict[str, Callable[..., Any]] = {"dwa": DWA, "mppi": MPPI, "pure-pursuit": PurePursuit}
+
+    def __init__(self, kind: str) -> None:
+        if kind not in self.KINDS:
+            raise ValueError(f"planner must be one of {sorted(self.KINDS)}, got {kind!r}")
+        self.kind = kind
+
+    def reset(self, env: BatchEnv) -> None:
+        """Take the batch that is about to be driven."""
+        self.env = env
+        self.planners = [self.KINDS[self.kind](env.robot) for _ in range(env.num_envs)]
+
+    def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        env, s = self.env, self.env.state
+        assert env.guide is not None
+        scan: ScanSpec = env.scan
+        out = np.zeros((env.num_envs, 2))
+        for row, planner in enumerate(self.planners):
+            path = env.guide.path(row, s.seen_pose_w[row])
+            out[row] = planner.act(
+                s.seen_pose_w[row], s.vel_b[row], env.ranges[row], scan, path, s.goal_w[row]
+            )
+        return to_action(out, env.robot.limits)
+
+
+def to_action(command: NDArray[np.float64], limits: CommandLimits) -> NDArray[np.float32]:
+    """(N, 2) commands as the (N, 2) actions in [-1, 1] that give them."""
+    v = 2 * (command[:, 0] - limits.v_min) / (limits.v_max - limits.v_min) - 1
+    return np.stack([v, command[:, 1] / limits.w_max], axis=1).astype(np.float32)
+
+
+def steps_to(folder: Path, level: float) -> float:
+    """Environment steps until the success rate over 100 episodes first reached ``level``, or inf."""
+    for line in (folder / "curve.jsonl").read_text().splitlines():
+        metrics = json.loads(line)
+        if metrics["success"] >= level and metrics.get("episodes", 100) >= 100:
+            return float(metrics["steps"])
+    return float("inf")
+
+
+def train_all(recipes: dict[str, Recipe], runs: Path, episodes: int) -> None:
+    """Run every recipe that has no result yet, each into its own folder."""
+    for name, recipe in recipes.items():
+        folder = runs / name
+        if (folder / "result.json").exists():
+            continue
+        console.print(f"training {name}")
+        run(recipe, folder, resume=folder.exists(), eval_episodes=episodes, console=console)
+
+
+def agv_paper(
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    scenes: Annotated[list[str] | None, typer.Option("--scene", help="Only these.")] = None,
+    variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these.")] = None,
+    runs: Runs = Path("runs/agv-paper"),
+    smoke: Annotated[bool, typer.Option("--smoke", help="20 000 steps a run; nothing is to be learned.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Four scenes of RND-AGV, default recipe beside PPO, RND-PPO, count and ICM (about 8 core-hours)."""
+    jobs: dict[str, Recipe] = {}
+    for variant in variants or list(VARIANTS):
+        for scene in scenes or SCENES:
+            for seed in range(seeds):
+                recipe = replace(VARIANTS[variant](RECIPES[scene]), seed=seed, stop_success=0.98)
+                if smoke:
+                    recipe = replace(recipe, steps=20_000)
+                jobs[f"{scene}-{variant}-{seed}"] = recipe
+    train_all(jobs, runs, 10 if smoke else 100)
+    result: dict[str, Any] = {"command": "bench agv-paper", "machine": machine(), "seeds": seeds, "scenes": {}}
+    passed = True
+    for scene in scenes or SCENES:
+        rows: dict[str, Any] = {}
+        for variant in variants or list(VARIANTS):
+            rows[variant] = paper_row(runs, scene, variant, seeds, jobs[f"{scene}-{variant}-0"].steps)
+        for other, factor in (("ppo", 3.0), ("rnd-ppo", 2.0)):
+            if other in rows and "default" in rows:
+                ratio = iqm_ratio(rows[other]["steps_to_80"], rows["default"]["steps_to_80"], seed=0)
+                rows[f"{other}/default"] = {"ratio": ratio[0], "interval": ratio[1], "target": factor}
+                passed &= ratio[0] >= factor
+        if "default" in rows:
+            passed &= min(rows["default"]["success_mujoco"]) >= TARGETS[scene]
+        result["scenes"][scene] = rows
+    result["passed"] = bool(passed)
+    emit(result, json_file)
+    if not passed and not smoke:
+        raise typer.Exit(1)
+
+
+def paper_row(runs: Path, scene: str, variant: str, seeds: int, budget: int) -> dict[str, Any]:
+    """Figures of one scene and variant over seeds; a run that never learned counts with its budget."""
+    folders = [runs / f"{scene}-{variant}-{seed}" for seed in range(seeds)]
+    results = [json.loads((f / "result.json").read_text()) for f in folders]
+    reached = [steps_to(f, REACHED) for f in folders]
+    censored = np.minimum(reached, budget)
+    return {
+        "steps_to_80": censored.tolist(),
+        "never": int(np.isinf(reached).sum()),
+        "iqm_steps_to_80": iqm(censored),
+        "interval_95": bootstrap_interval(censored, seed=0),
+        "success_kinematic": [r["eval_kinematic"]["success"] for r in results],
+        "success_mujoco": [r["eval_mujoco"]["success"] for r in results],
+    }
+
+
+def agv_far(
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    runs: Runs = Path("runs/agv-far"),
+    smoke: Annotated[bool, typer.Option("--smoke")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Sparse goals 30 to 40 m away, one layout and many (about 6 core-hours)."""
+    base = RECIPES["agv-complex-static"]
+    jobs: dict[str, Recipe] = {}
+    for size in (30.0, 40.0):
+        fixed = replace(base, name=f"agv-far-{size:.0f}", task="agv-far", stop_success=0.98,
+                        task_options={"size_m": size})  # fmt: skip
+        jobs |= {f"fixed-{size:.0f}-{seed}": replace(fixed, seed=seed) for seed in range(seeds)}
+    if smoke:
+        jobs = {name: replace(recipe, steps=20_000) for name, recipe in jobs.items()}
+    train_all(jobs, runs, 10 if smoke else 50)
+    result: dict[str, Any] = {"command": "bench agv-far", "machine": machine(), "seeds": seeds}
+    for name, recipe in jobs.items():
+        found = json.loads((runs / name / "result.json").read_text())
+        result[name] = {
+            "steps_to_80": min(steps_to(runs / name, REACHED), recipe.steps),
+            "success_kinematic": found["eval_kinematic"]["success"],
+            "success_mujoco": found["eval_mujoco"]["success"],
+        }
+    result["passed"] = all(result[name]["success_mujoco"] >= 0.9 for name in jobs)
+    emit(result, json_file)
+    if not result["passed"] and not smoke:
+        raise typer.Exit(1)
+
+
+def _driver(name: str) -> Any:
+    return Planner(name) if name in Planner.KINDS else OnnxPolicy(folder_of(name))
+
+
+def agv_warehouse(
+    policy: Annotated[str, typer.Option(help="Shipped name or folder.")] = "agv-warehouse",
+    planners: Annotated[list[str] | None, typer.Option("--planner")] = None,
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    tier: str = "mujoco",
+    smoke: Annotated[bool, typer.Option("--smoke")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """100 unseen warehouses with people and AGVs, beside A*+DWA, A*+MPPI (about 0.3 core-hours)."""
+    n = 4 if smoke else episodes
+    chosen: Sequence[str] = [policy, *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit"))]
+    result: dict[str, Any] = {"command": "bench agv-warehouse", "machine": machine(), "episodes": n, "tier": tier}
+    task = RECIPES["agv-warehouse"].make_task(evaluation=True)
+    for name in chosen:
+        result[name] = evaluate(task, _driver(name), n, tier=_tier(tier)).summary()
+        console.print(f"{name}: {result[name]}")
+    mine = result[policy]
+    result["targets"] = {"success": 0.90, "at_fault": 0.03, "path_ratio": 1.15}
+    result["passed"] = bool(
+        mine["success"] >= 0.90 and mine["at_fault"] <= 0.03 and (mine["path_ratio"] or 9) <= 1.15
+    )
+    emit(result, json_file)
+    if not result["passed"] and not smoke:
+        raise typer.Exit(1)
+
+
+def barn(
+    data: Annotated[Path, typer.Option(help="Folder with the BARN index.json.")] = Path("../shared/data/barn"),
+    policy: Annotated[str, typer.Option(help="Shipped name or folder.")] = "agv-barn",
+    planners: Annotated[list[str] | None, typer.Option("--planner")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs per world.")] = 10,
+    tier: str = "mujoco",
+    smoke: Annotated[bool, typer.Option("--smoke")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """BARN worlds x 10 runs, our MuJoCo port (not the leaderboard), beside the classical planners."""
+    recipe = RECIPES["agv-barn"]
+    options = {**recipe.task_options, **recipe.eval_options}
+    for key in ("layouts", "first_layout"):
+        options.pop(key, None)
+    task = EveryWorld(AgvBarn(data=data, **options))
+    worlds = len(task.inner.names)
+    n = 4 if smoke else worlds * repeats
+    result: dict[str, Any] = {"command": "bench barn", "machine": machine(), "worlds": worlds, "runs": n, "tier": tier}
+    chosen = [policy, *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit"))]
+    for name in chosen:
+        outcome = evaluate(task, _driver(name), n, tier=_tier(tier), batch=100)
+        scores = barn_scores(task.inner, outcome)
+        result[name] = outcome.summary() | {
+            "score": float(scores.mean()),
+            "score_interval_95": bootstrap_interval(scores, seed=0, statistic=np.mean),
+        }
+        console.print(f"{name}: {result[name]}")
+    result["targets"] = {"score": 0.35, "stretch": 0.45, "success": 0.95}
+    result["passed"] = bool(result[policy]["score"] >= 0.35 and result[policy]["success"] >= 0.95)
+    emit(result, json_file)
+    if not result["passed"] and not smoke:
+        raise typer.Exit(1)
+
+
+class EveryWorld:
+    """A BARN task that deals its worlds out in turn, so that each is run equally often."""
+
+    def __init__(self, inner: AgvBarn) -> None:
+        self.inner = inner
+        self.dealt = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def place(self, rng: np.random.Generator) -> Any:
+        """The next world."""
+        number = self.dealt % self.inner.layouts
+        self.dealt += 1
+        return self.inner.placed(number, rng)
+
+
+def barn_scores(task: AgvBarn, outcome: Evaluation) -> NDArray[np.float64]:
+    """Score of every run."""
+    path = np.array([task.layout(int(number))[3] for number in outcome.layout])
+    return barn_score(outcome.success, outcome.steps * outcome.dt, path)
+
+
+def _tier(name: str) -> Tier:
+    if name not in ("mujoco", "kinematic"):
+        raise typer.BadParameter(f"must be mujoco or kinematic, got {name!r}", param_hint="--tier")
+    return name  # type: ignore[return-value]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``incognita bench``."""
+    app.command("agv-paper")(agv_paper)
+    app.command("agv-far")(agv_far)
+    app.command("agv-warehouse")(agv_warehouse)
+    app.command("barn")(barn)
+
+
