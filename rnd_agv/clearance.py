@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -20,8 +19,8 @@ from .observation import ScanSpec, to_body
 Array = NDArray[Any]
 THIN_M = 0.05
 """Of the scan points in one square of this side only the nearest to the base is kept."""
-FIELD_M = 0.1
-"""Cell of the distance field."""
+TILE_M = 0.25
+"""Side of the tiles that points are sorted into."""
 
 
 def scan_points(ranges: ArrayLike, scan: ScanSpec, reach_m: float) -> NDArray[np.float64]:
@@ -84,39 +83,63 @@ def base_command(last: Array, vel_b: Array, limits: CommandLimits, lag_s: float 
     return np.clip(last, vel_b - span, vel_b + span)
 
 
-def distance_field(points: Array, half_m: float) -> NDArray[np.float32]:
-    """(S, S) float32 distance from each cell around the base to the nearest point's cell, m.
+def tile_points(points: Array, half_m: float, reach_m: float) -> tuple[Array, Array]:
+    """Sort points by the tiles of a square around the base from which they are within reach.
 
-    ``field[iy, ix]`` covers [-half_m, half_m] both ways in cells of :data:`FIELD_M`.
+    Args:
+        points: (P, 2) in base_link, m.
+        half_m: half side of the square; nothing outside it is seen.
+        reach_m: circumscribed radius of the footprint plus the largest gap of interest.
+
+    Returns:
+        (S, S, 2) int32, rows from and to of tile (iy, ix); and those rows, (Q, 2) points.
     """
-    size = 2 * math.ceil(half_m / FIELD_M)
-    free = np.ones((size, size), dtype=np.uint8)
-    cell = np.floor(points / FIELD_M).astype(np.int64) + size // 2
-    cell = cell[((cell >= 0) & (cell < size)).all(axis=1)]
-    if len(cell) == 0:
-        return np.full((size, size), np.float32(4 * half_m))
-    free[cell[:, 1], cell[:, 0]] = 0
-    near = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(near * np.float32(FIELD_M), dtype=np.float32)
+    tiles, packed = _tile_points(np.ascontiguousarray(points), half_m, reach_m)
+    return tiles, packed
 
 
 @njit(cache=True)
-def footprint_gap(  # type: ignore[no-untyped-def]
-    x, y, yaw, hx, hy, points, field, cap
-):
+def _tile_points(points, half_m, reach_m):  # type: ignore[no-untyped-def]
+    size = 2 * int(math.ceil(half_m / TILE_M))
+    tiles = np.zeros((size, size, 2), dtype=np.int32)
+    wide = reach_m + TILE_M * 0.7072  # from a tile's centre to its corner
+    span = int(math.ceil(wide / TILE_M))
+    packed = np.empty((0, 2))
+    for fill in (False, True):  # count, then fill
+        for p in range(len(points)):
+            px, py = points[p, 0] / TILE_M + size // 2, points[p, 1] / TILE_M + size // 2
+            jx, jy = int(math.floor(px)), int(math.floor(py))
+            for iy in range(max(jy - span, 0), min(jy + span + 1, size)):
+                for ix in range(max(jx - span, 0), min(jx + span + 1, size)):
+                    if math.hypot(ix + 0.5 - px, iy + 0.5 - py) * TILE_M <= wide:
+                        if fill:
+                            packed[tiles[iy, ix, 1]] = points[p]
+                        tiles[iy, ix, 1] += 1
+        if not fill:
+            total = 0
+            for iy in range(size):
+                for ix in range(size):
+                    count = tiles[iy, ix, 1]
+                    tiles[iy, ix, 0] = tiles[iy, ix, 1] = total
+                    total += count
+            packed = np.empty((total, 2))
+    return tiles, packed
+
+
+@njit(cache=True)
+def footprint_gap(x, y, yaw, hx, hy, tiles, packed, cap):  # type: ignore[no-untyped-def]
     """Gap from the footprint at (x, y, yaw) to the nearest point, m, at most ``cap``; < 0 inside.
 
-    ``field`` is :func:`distance_field`; far from all points it spares the look at each (njit).
+    ``tiles, packed`` are :func:`tile_points` with a reach of the circumscribed radius + cap (njit).
     """
-    size = field.shape[0]
-    ix, iy = int(math.floor(x / FIELD_M)) + size // 2, int(math.floor(y / FIELD_M)) + size // 2
-    if 0 <= ix < size and 0 <= iy < size:
-        # both the point and the base may be half a diagonal away from their cells' centres
-        if field[iy, ix] - 1.5 * FIELD_M > math.hypot(hx, hy) + cap:
-            return cap
-    c, s, gap = math.cos(yaw), math.sin(yaw), cap
-    for p in range(len(points)):
-        dx, dy = points[p, 0] - x, points[p, 1] - y
+    size = tiles.shape[0]
+    ix, iy = int(math.floor(x / TILE_M)) + size // 2, int(math.floor(y / TILE_M)) + size // 2
+    gap = cap
+    if not (0 <= ix < size and 0 <= iy < size) or tiles[iy, ix, 0] == tiles[iy, ix, 1]:
+        return gap
+    c, s = math.cos(yaw), math.sin(yaw)
+    for p in range(tiles[iy, ix, 0], tiles[iy, ix, 1]):
+        dx, dy = packed[p, 0] - x, packed[p, 1] - y
         bx = abs(c * dx + s * dy) - hx
         if bx >= gap:
             continue
@@ -130,12 +153,12 @@ def footprint_gap(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def arc_gap(v, w, time_s, step_s, hx, hy, points, field, cap):  # type: ignore[no-untyped-def]
+def arc_gap(v, w, time_s, step_s, hx, hy, tiles, packed, cap):  # type: ignore[no-untyped-def]
     """Smallest footprint gap on the arc of a constant (v, w) from the base's pose, m (njit)."""
     gap, yaw, x, y = cap, 0.0, 0.0, 0.0
     for _ in range(int(math.ceil(time_s / step_s))):
         x += v * step_s * math.cos(yaw + 0.5 * w * step_s)
         y += v * step_s * math.sin(yaw + 0.5 * w * step_s)
         yaw += w * step_s
-        gap = min(gap, footprint_gap(x, y, yaw, hx, hy, points, field, cap))
+        gap = min(gap, footprint_gap(x, y, yaw, hx, hy, tiles, packed, cap))
     return gap

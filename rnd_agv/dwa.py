@@ -14,9 +14,9 @@ from .clearance import (
     HeldScan,
     arc_gap,
     base_command,
-    distance_field,
     footprint_gap,
     sees_behind,
+    tile_points,
 )
 from .command import limit_rate
 from .observation import ScanSpec
@@ -47,7 +47,7 @@ class DWAConfig:
     """A candidate must stay free for this long on top of its braking time."""
     heading_m: float = 1.0
     """The heading term looks at the path point this far away."""
-    path_weight: float = 0.5
+    path_weight: float = 0.8
     """Per metre of mean distance from the path."""
     goal_weight: float = 2.5
     """Per metre of path that is left, averaged over the horizon."""
@@ -84,13 +84,15 @@ class DWA:
     ahead, averaged over the roll-out, and the smallest gap g. Departures from Fox 1997: the window
     spans ``window_s`` with the ramp towards the candidate rolled out, not one period; gaps are
     those of the rectangular footprint along the roll-out. A candidate is admissible if it
-    stays free for its braking time and ``reaction_s``. Without any, the base turns on the spot, or backs off.
+    stays free for its braking time and ``reaction_s``. Without any, the base turns on the spot, or
+    backs off.
     """
 
     def __init__(self, robot: RobotSpec, config: DWAConfig | None = None) -> None:
         self.robot, self.config = robot, config or DWAConfig()
         self._travel = robot.limits.v_max * self.config.horizon_s
-        self._scan = HeldScan(self._travel + robot.circumscribed_m + self.config.gap_cap_m)
+        self._reach = robot.circumscribed_m + self.config.gap_cap_m
+        self._scan = HeldScan(self._travel + self._reach)
         self._weights = np.array(
             [
                 self.config.path_weight,
@@ -127,7 +129,7 @@ class DWA:
         wanted = np.zeros(2)
         if distance > cfg.goal_tolerance_m:
             points = self._scan.points(pose_w, ranges, scan)
-            field = distance_field(points, self._travel + 0.5)
+            tiles, packed = tile_points(points, self._travel + 0.5, self._reach)
             path_b, behind = path_ahead(path_w, goal_w, pose_w, self._travel + cfg.heading_m)
             spacing = float(np.hypot(*(path_b[1] - path_b[0])))
             # no faster than still lets it stop at the goal
@@ -148,29 +150,29 @@ class DWA:
             v[np.argmin(np.abs(v))] *= float(np.abs(v).min() > np.ptp(v) / cfg.v_samples)
             w[np.argmin(np.abs(w))] *= float(np.abs(w).min() > np.ptp(w) / cfg.w_samples)
             best_v, best_w, found = _best(
-                v, w, base, limits.accel_v, limits.accel_w, limits.v_max, hx, hy, points, field,
+                v, w, base, limits.accel_v, limits.accel_w, limits.v_max, hx, hy, tiles, packed,
                 path_b, spacing, behind, self._weights, cfg.horizon_s, cfg.step_s, cfg.margin_m,
                 cfg.gap_cap_m, cfg.reaction_s, cfg.heading_m, cfg.goal_tolerance_m,
             )  # fmt: skip
             if found:
                 wanted[:], self._turn = (best_v, best_w), 0.0
             else:
-                wanted = self._recover(at_distance(path_b, cfg.heading_m), points, field, low < 0)
+                wanted = self._recover(at_distance(path_b, cfg.heading_m), tiles, packed, low < 0)
         self._last = limit_rate(wanted[None], base[None], limits, cfg.period_s)[0]
         return np.asarray(self._last)
 
-    def _recover(self, target_b: Array, points: Array, field: Array, reverse: bool) -> Array:
+    def _recover(self, target_b: Array, tiles: Array, packed: Array, reverse: bool) -> Array:
         """Turn towards the path, the other way round, or back off: the first that keeps the gap."""
         cfg, limits = self.config, self.robot.limits
         hx, hy = self.robot.half_extents
-        now = arc_gap(0.0, 0.0, 0.1, 0.1, hx, hy, points, field, cfg.margin_m)
+        now = arc_gap(0.0, 0.0, 0.1, 0.1, hx, hy, tiles, packed, cfg.margin_m)
         rate = 0.5 * limits.w_max
         first = self._turn or math.copysign(rate, math.atan2(target_b[1], target_b[0]))
         tries = [(0.0, first), (0.0, -first)]
         if reverse:
             tries += [(0.4 * limits.v_min, turn) for turn in (0.0, first, -first)]
         for v, w in tries:
-            if arc_gap(v, w, 0.6, 0.1, hx, hy, points, field, cfg.margin_m) >= now - 1e-3:
+            if arc_gap(v, w, 0.6, 0.1, hx, hy, tiles, packed, cfg.margin_m) >= now - 1e-3:
                 self._turn = w if v == 0 else 0.0  # keep turning one way while it lasts
                 return np.array([v, w])
         self._turn = 0.0
@@ -179,13 +181,13 @@ class DWA:
 
 @njit(cache=True)
 def _best(  # type: ignore[no-untyped-def]
-    vs, ws, base, accel_v, accel_w, v_max, hx, hy, points, field, path, spacing, behind, weights,
+    vs, ws, base, accel_v, accel_w, v_max, hx, hy, tiles, packed, path, spacing, behind, weights,
     horizon, dt, margin, cap, reaction, heading_m, tolerance,
 ):  # fmt: skip
     """The admissible (v, w) of least cost, and whether there is any."""
     steps, last = int(round(horizon / dt)), len(path) - 1
     ahead = max(int(heading_m / max(spacing, 1e-6)), 1)
-    now = footprint_gap(0.0, 0.0, 0.0, hx, hy, points, field, cap)
+    now = footprint_gap(0.0, 0.0, 0.0, hx, hy, tiles, packed, cap)
     limit = min(margin, now - 1e-3)  # a gap that is too small already must only not shrink
     best, best_v, best_w, found = np.inf, 0.0, 0.0, False
     for i in range(len(vs)):
@@ -198,7 +200,7 @@ def _best(  # type: ignore[no-untyped-def]
                 x += v * dt * math.cos(yaw + 0.5 * w * dt)
                 y += v * dt * math.sin(yaw + 0.5 * w * dt)
                 yaw += w * dt
-                g = footprint_gap(x, y, yaw, hx, hy, points, field, cap)
+                g = footprint_gap(x, y, yaw, hx, hy, tiles, packed, cap)
                 gap = min(gap, g)
                 if g < limit:
                     free_s = k * dt

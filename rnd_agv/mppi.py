@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._jit import njit
-from .clearance import HeldScan, base_command, distance_field, footprint_gap, sees_behind
+from .clearance import HeldScan, base_command, footprint_gap, sees_behind, tile_points
 from .command import limit_rate
 from .observation import ScanSpec
 from .pure_pursuit import path_ahead
@@ -88,7 +88,8 @@ class MPPI:
         self.robot, self.config, self._seed = robot, config or MPPIConfig(), seed
         cfg, limits = self.config, robot.limits
         self._travel = limits.v_max * cfg.steps * cfg.period_s
-        self._scan = HeldScan(self._travel + robot.circumscribed_m + cfg.gap_cap_m)
+        self._reach = robot.circumscribed_m + cfg.gap_cap_m
+        self._scan = HeldScan(self._travel + self._reach)
         self._sigma = np.array([cfg.v_noise * limits.v_max, cfg.w_noise * limits.w_max])
         knots, steps = np.linspace(0, cfg.steps - 1, cfg.knots), np.arange(cfg.steps)
         self._interpolate = np.stack([np.interp(steps, knots, row) for row in np.eye(cfg.knots)])
@@ -132,14 +133,14 @@ class MPPI:
             self._last = limit_rate(np.zeros((1, 2)), base[None], limits, cfg.period_s)[0]
             return np.asarray(self._last)
         points = self._scan.points(pose_w, ranges, scan)
-        field = distance_field(points, self._travel + 0.5)
+        tiles, packed = tile_points(points, self._travel + 0.5, self._reach)
         path_b, behind = path_ahead(path_w, goal_w, pose_w, self._travel + cfg.heading_m)
         low = np.array([limits.v_min if sees_behind(scan) else 0.0, -limits.w_max])
         high = np.array([min(limits.v_max, math.sqrt(2 * limits.accel_v * distance)), limits.w_max])
         rate = np.array([limits.accel_v, limits.accel_w]) * cfg.period_s
         scene = (
             base, np.asarray(vel_b, dtype=np.float64), low, high, rate, *self.robot.half_extents,
-            points, field, path_b, float(np.hypot(*(path_b[1] - path_b[0]))), behind,
+            tiles, packed, path_b, float(np.hypot(*(path_b[1] - path_b[0]))), behind,
             self._weights, cfg.period_s, cfg.lag_s, cfg.margin_m, cfg.gap_cap_m, cfg.heading_m,
             cfg.goal_tolerance_m,
         )  # fmt: skip
@@ -161,7 +162,7 @@ class MPPI:
 
 @njit(cache=True)
 def _roll_out(  # type: ignore[no-untyped-def]
-    wanted, base, vel, low, high, rate, hx, hy, points, field, path, spacing, behind, weights, dt,
+    wanted, base, vel, low, high, rate, hx, hy, tiles, packed, path, spacing, behind, weights, dt,
     lag, margin, cap, heading_m, tolerance,
 ):  # fmt: skip
     """Commands after limits (K, T, 2), costs and collisions (K,) of wanted commands (K, T, 2)."""
@@ -171,7 +172,7 @@ def _roll_out(  # type: ignore[no-untyped-def]
     last = len(path) - 1
     ahead = max(int(heading_m / max(spacing, 1e-6)), 1)
     blend = 1.0 - math.exp(-dt / max(lag, 1e-6))
-    now = footprint_gap(0.0, 0.0, 0.0, hx, hy, points, field, cap)
+    now = footprint_gap(0.0, 0.0, 0.0, hx, hy, tiles, packed, cap)
     limit = min(margin, now - 1e-3)  # a gap that is too small already must only not shrink
     for k in range(samples):
         x, y, yaw, v, w, uv, uw = 0.0, 0.0, 0.0, vel[0], vel[1], base[0], base[1]
@@ -194,7 +195,7 @@ def _roll_out(  # type: ignore[no-untyped-def]
             x += v * dt * math.cos(yaw + 0.5 * w * dt)
             y += v * dt * math.sin(yaw + 0.5 * w * dt)
             yaw += w * dt
-            gap = footprint_gap(x, y, yaw, hx, hy, points, field, cap)
+            gap = footprint_gap(x, y, yaw, hx, hy, tiles, packed, cap)
             # the nearest path sample is found by walking from the last one
             d = (path[near, 0] - x) ** 2 + (path[near, 1] - y) ** 2
             for move in (1, -1):

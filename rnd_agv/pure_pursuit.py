@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .clearance import HeldScan, arc_gap, base_command, distance_field
+from .clearance import HeldScan, arc_gap, base_command, tile_points
 from .command import limit_rate
 from .observation import ScanSpec, to_body
 from .robot import RobotSpec
@@ -103,7 +103,11 @@ class PurePursuit:
 
     def __init__(self, robot: RobotSpec, config: PurePursuitConfig | None = None) -> None:
         self.robot, self.config = robot, config or PurePursuitConfig()
-        self._scan = HeldScan(2.0 + robot.circumscribed_m)
+        limits = robot.limits
+        # as far as an arc is looked ahead: to a stop, or 0.6 m
+        self._travel = max(limits.v_max * (limits.v_max / limits.accel_v + 0.2), 1.0)
+        self._reach = robot.circumscribed_m + self.config.slow_gap_m
+        self._scan = HeldScan(self._travel + self._reach)
         self.reset()
 
     def reset(self) -> None:
@@ -136,7 +140,7 @@ class PurePursuit:
         hx, hy = self.robot.half_extents
         base = base_command(self._last, vel_b, limits)
         points = self._scan.points(pose_w, ranges, scan)
-        field = distance_field(points, 2.0)
+        tiles, packed = tile_points(points, self._travel, self._reach)
         path_b, _ = path_ahead(path_w, goal_w, pose_w, cfg.lookahead_max_m + 1.0)
         ahead = np.clip(cfg.lookahead_s * abs(vel_b[0]), cfg.lookahead_min_m, cfg.lookahead_max_m)
         x, y = at_distance(path_b, float(ahead))
@@ -150,7 +154,7 @@ class PurePursuit:
                 wanted[1] = math.copysign(rate, bearing)
             else:
                 curvature = 2 * y / max(x * x + y * y, 1e-6)
-                gap = arc_gap(0.5, 0.5 * curvature, 1.2, 0.1, hx, hy, points, field, cfg.slow_gap_m)
+                gap = arc_gap(0.5, 0.5 * curvature, 1.2, 0.1, hx, hy, tiles, packed, cfg.slow_gap_m)
                 v = limits.v_max * max(cfg.slow_min, gap / cfg.slow_gap_m)
                 v = min(v, math.sqrt(cfg.lateral_accel / max(abs(curvature), 1e-6)))
                 v = min(v, limits.w_max / max(abs(curvature), 1e-6))
@@ -158,9 +162,9 @@ class PurePursuit:
                 wanted[:] = v, v * curvature
         command = limit_rate(wanted[None], base[None], limits, cfg.period_s)[0]
         stop_s = abs(command[0]) / limits.accel_v + 3 * cfg.period_s
-        now = arc_gap(0.0, 0.0, 0.1, 0.1, hx, hy, points, field, cfg.stop_gap_m)
+        now = arc_gap(0.0, 0.0, 0.1, 0.1, hx, hy, tiles, packed, cfg.stop_gap_m)
         if (
-            arc_gap(command[0], command[1], stop_s, 0.05, hx, hy, points, field, cfg.stop_gap_m)
+            arc_gap(command[0], command[1], stop_s, 0.05, hx, hy, tiles, packed, cfg.stop_gap_m)
             < now - 1e-3
         ):
             brake = np.zeros((1, 2)) if wanted[0] == 0 else np.array([[0.0, command[1]]])
