@@ -68,7 +68,7 @@ TABLE = {
     ),
     "sim": Room(
         rooms=ISLANDS,
-        packages=names("numpy mujoco gymnasium gymnasium_robotics numba cv2 yaml"),
+        packages=names("numpy mujoco gymnasium gymnasium_robotics cv2 yaml"),
         doors={"faces": names("torch stable_baselines3 rl_games rsl_rl tensordict")},
     ),
     "ros_nodes": Room(
@@ -80,7 +80,8 @@ TABLE = {
         rooms=ISLANDS | names("sim ros_nodes"),
         packages=names(
             "numpy torch cv2 mujoco gymnasium gymnasium_robotics stable_baselines3 zarr av "
-            "simplejpeg onnx onnxruntime numba matplotlib tensorboard typer rich click yaml rclpy"
+            "numcodecs simplejpeg pyarrow safetensors onnx onnxruntime numba matplotlib "
+            "tensorboard typer rich click rclpy"
         )
         | MESSAGES,
     ),
