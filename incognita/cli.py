@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # before numpy: two BLAS threads cost more than they give here
+    os.environ.setdefault(
+        _name, "1"
+    )  # before numpy: two BLAS threads cost more than they give here
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("LP_NUM_THREADS", "1")
@@ -30,7 +32,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed or target missed, 2 bad usage or input, 130 stopped by Ctrl-C.",
 )  # fmt: skip
 console = Console(stderr=True)
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as one JSON object.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here as one JSON object.")
+]
 
 
 def emit(result: Any, file: Path | None) -> None:
@@ -45,12 +49,20 @@ def emit(result: Any, file: Path | None) -> None:
 @app.command(epilog="Example: `incognita train agv-simple-static seed=1 steps=3e5 ppo.lr=1e-4`")
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, see `incognita recipes`.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings of the recipe.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings of the recipe.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")
+    ] = None,
     variant: Annotated[str, typer.Option(help="default, ppo, rnd-ppo, count, icm.")] = "default",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")
+    ] = False,
     warm_start: Annotated[Path | None, typer.Option(help="Policy folder to start from.")] = None,
-    eval_episodes: Annotated[int, typer.Option(help="Episodes in MuJoCo at the end; 0 for none.")] = 100,
+    eval_episodes: Annotated[
+        int, typer.Option(help="Episodes in MuJoCo at the end; 0 for none.")
+    ] = 100,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -65,7 +77,13 @@ def train(
     folder = out or Path("runs") / f"{tag}-{chosen.seed}"
     net = load_policy(warm_start) if warm_start else None
     result = run(
-        chosen, folder, resume=resume, warm_start=net, eval_episodes=eval_episodes, console=console, quiet=quiet
+        chosen,
+        folder,
+        resume=resume,
+        warm_start=net,
+        eval_episodes=eval_episodes,
+        console=console,
+        quiet=quiet,
     )
     emit(result, json_file)
 
@@ -145,10 +163,14 @@ def policies(json_file: JsonFile = None) -> None:
 
 @app.command(epilog="Example: `incognita demo --map my_building.yaml`")
 def demo(
-    map_yaml: Annotated[Path | None, typer.Option("--map", help="Your own map_server YAML.")] = None,
+    map_yaml: Annotated[
+        Path | None, typer.Option("--map", help="Your own map_server YAML.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Warehouse layout.")] = 100_001,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
-    in_process: Annotated[bool, typer.Option("--in-process", help="No ROS: planner and guard in one process.")] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="No ROS: planner and guard in one process.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """A trained policy drives a MuJoCo robot across an unknown place over ROS 2; writes a report."""
@@ -168,7 +190,9 @@ def _recipe(name: str) -> Any:
 
 def _named(table: dict[str, Any], name: str, what: str) -> Any:
     if name not in table:
-        raise typer.BadParameter(f"must be one of {', '.join(table)}, got {name!r}", param_hint=what)
+        raise typer.BadParameter(
+            f"must be one of {', '.join(table)}, got {name!r}", param_hint=what
+        )
     return table[name]
 
 

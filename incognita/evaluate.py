@@ -45,7 +45,9 @@ class Evaluation:
             "timeout": float((~ok & ~self.collision).mean()),
             "time_s": float(self.steps[ok].mean() * self.dt) if ok.any() else None,
             "path_ratio": float(ratio.mean()) if ok.any() else None,
-            "path_ratio_total": float(self.path_m[ok].sum() / self.shortest_m[ok].sum()) if ok.any() else None,
+            "path_ratio_total": float(self.path_m[ok].sum() / self.shortest_m[ok].sum())
+            if ok.any()
+            else None,
         }
 
 

@@ -24,7 +24,9 @@ def folder_of(policy: str | Path) -> Path:
     for folder in (SHIPPED / str(policy), Path(policy)):
         if (folder / "manifest.json").is_file():
             return folder
-    raise FileNotFoundError(f"policy must be a policy folder or one of {names()}, got {str(policy)!r}")
+    raise FileNotFoundError(
+        f"policy must be a policy folder or one of {names()}, got {str(policy)!r}"
+    )
 
 
 def shipped() -> dict[str, Any]:

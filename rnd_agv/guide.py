@@ -55,7 +55,9 @@ def _layers(full: NDArray[np.bool_], config: GuideConfig, robot: RobotSpec) -> L
     return gap < 0, np.asarray(config.soft_weight * near**2, dtype=np.float32)
 
 
-def field_to(goal_w: NDArray[np.floating], grid: OccupancyGrid, planning: Layers) -> NDArray[np.float32]:
+def field_to(
+    goal_w: NDArray[np.floating], grid: OccupancyGrid, planning: Layers
+) -> NDArray[np.float32]:
     """(H, W) cost to go to a goal point (2,); a blocked goal is led to the nearest free cell in 2 m."""
     blocked, cost = planning
     cell = grid.cell(goal_w)
@@ -101,7 +103,9 @@ class Guide:
         else:
             raise ValueError("known or bounds is wanted, got neither")
         if abs(grid.resolution - self.config.resolution) > 1e-9:
-            raise ValueError(f"map resolution must be {self.config.resolution} m, got {grid.resolution}")
+            raise ValueError(
+                f"map resolution must be {self.config.resolution} m, got {grid.resolution}"
+            )
         self._fit(grid.data.shape)
         self.origin_w[row], self.shape[row] = grid.origin_w, grid.data.shape
         self.data[row], self.fields[row] = -1, np.inf
@@ -123,7 +127,9 @@ class Guide:
         if not self.mapped[row]:
             return self._known[row][0]
         h, w = self.shape[row]
-        grid = OccupancyGrid(np.zeros((1, 1), np.int8), self.config.resolution, tuple(self.origin_w[row]))
+        grid = OccupancyGrid(
+            np.zeros((1, 1), np.int8), self.config.resolution, tuple(self.origin_w[row])
+        )
         grid.data = self.data[row, :h, :w]
         return grid
 
@@ -131,7 +137,9 @@ class Guide:
         """Work out the field of one row anew."""
         grid = self.grid(row)
         h, w = self.shape[row]
-        planning = self._known[row][1] if not self.mapped[row] else layers(grid, self.config, self.robot)
+        planning = (
+            self._known[row][1] if not self.mapped[row] else layers(grid, self.config, self.robot)
+        )
         self.fields[row, :h, :w] = field_to(self.goal_w[row], grid, planning)
 
     def integrate(
@@ -168,7 +176,9 @@ class Guide:
         ix = np.clip(cell[:, 0], 0, self.shape[:, 1] - 1)
         return self.fields[np.arange(self.num), iy, ix].astype(np.float64)
 
-    def path(self, row: int, pose_w: NDArray[np.float64], max_points: int = 200) -> NDArray[np.float64]:
+    def path(
+        self, row: int, pose_w: NDArray[np.float64], max_points: int = 200
+    ) -> NDArray[np.float64]:
         """World path (L, 2) from a pose (3,) to the goal: guide points strung together."""
         path = [np.asarray(pose_w[:2], dtype=np.float64)]
         for _ in range(max_points):
@@ -188,7 +198,9 @@ class Guide:
         names = ("origin_w", "goal_w", "shape", "mapped", "data", "fields")
         return {name: getattr(self, name).copy() for name in names}
 
-    def load_state_dict(self, state: dict[str, Any], known: dict[int, tuple[OccupancyGrid, Layers]]) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], known: dict[int, tuple[OccupancyGrid, Layers]]
+    ) -> None:
         """Go on from :meth:`state_dict`; ``known`` holds the map of every row that has one."""
         for name, value in state.items():
             setattr(self, name, np.array(value))

@@ -25,8 +25,14 @@ class ScanSpec:
     """Metres. A beam beyond range_max, or inf, means nothing was hit."""
 
     def __post_init__(self) -> None:
-        if self.beams < 1 or not self.angle_increment > 0 or not 0 <= self.range_min < self.range_max:
-            raise ValueError(f"scan needs beams >= 1, increment > 0, range_min < range_max, got {self}")
+        if (
+            self.beams < 1
+            or not self.angle_increment > 0
+            or not 0 <= self.range_min < self.range_max
+        ):
+            raise ValueError(
+                f"scan needs beams >= 1, increment > 0, range_min < range_max, got {self}"
+            )
 
     @property
     def angles(self) -> NDArray[np.float64]:
@@ -64,7 +70,14 @@ class ObservationConfig:
     @property
     def dim(self) -> int:
         """Length of one flat observation."""
-        return self.sectors * self.frames + 4 + 2 + 2 + (4 if self.pose else 0) + (4 if self.guide else 0)
+        return (
+            self.sectors * self.frames
+            + 4
+            + 2
+            + 2
+            + (4 if self.pose else 0)
+            + (4 if self.guide else 0)
+        )
 
     def spec(self, scan_period_s: float = 0.1) -> dict[str, Any]:
         """Names, shapes, units and frames for a policy file's manifest."""
@@ -119,7 +132,12 @@ def polar(point_b: NDArray[np.floating]) -> NDArray[np.float32]:
     """Body points (N, 2) m -> (N, 4) [min(d/5, 2), log1p(d), cos, sin of the bearing]."""
     distance = np.hypot(point_b[:, 0], point_b[:, 1])
     near = np.maximum(distance, 1e-6)
-    parts = [np.minimum(distance / 5, 2), np.log1p(distance), point_b[:, 0] / near, point_b[:, 1] / near]
+    parts = [
+        np.minimum(distance / 5, 2),
+        np.log1p(distance),
+        point_b[:, 0] / near,
+        point_b[:, 1] / near,
+    ]
     return np.stack(parts, axis=1).astype(np.float32)
 
 
@@ -153,7 +171,9 @@ def build(
     n = len(pose_w)
     wanted = {"sectors": (n, config.frames, config.sectors), "pose_w": (n, 3), "goal_w": (n, 2)}
     wanted |= {"vel_b": (n, 2), "last_command": (n, 2)}
-    got = dict(sectors=sectors, pose_w=pose_w, goal_w=goal_w, vel_b=vel_b, last_command=last_command)
+    got = dict(
+        sectors=sectors, pose_w=pose_w, goal_w=goal_w, vel_b=vel_b, last_command=last_command
+    )
     if config.guide:
         if guide_w is None:
             raise ValueError("guide_w is wanted because config.guide is set, got None")
@@ -162,7 +182,12 @@ def build(
         if got[name].shape != shape:
             raise ValueError(f"{name} must be {shape}, got {got[name].shape}")
     scale = np.array([limits.v_max, limits.w_max])
-    parts = [sectors.reshape(n, -1), polar(to_body(goal_w, pose_w)), vel_b / scale, last_command / scale]
+    parts = [
+        sectors.reshape(n, -1),
+        polar(to_body(goal_w, pose_w)),
+        vel_b / scale,
+        last_command / scale,
+    ]
     if config.pose:
         xy, yaw = pose_w[:, :2] / config.pose_scale, pose_w[:, 2:]
         parts.append(np.concatenate([xy, np.cos(yaw), np.sin(yaw)], axis=1))

@@ -36,7 +36,9 @@ class AgvPolicy:
     """
 
     def __init__(
-        self, folder: str, network: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+        self,
+        folder: str,
+        network: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
         policy = OnnxPolicy(folder)
         self.manifest: dict[str, Any] = policy.manifest
@@ -65,7 +67,9 @@ class AgvPolicy:
         """Plan on this map from the next goal on (resampled if its cells have another size)."""
         self.map = _resampled(grid, self.guide_config.resolution)
 
-    def set_goal(self, goal_w: NDArray[np.floating], pose_w: NDArray[np.floating] | None = None) -> None:
+    def set_goal(
+        self, goal_w: NDArray[np.floating], pose_w: NDArray[np.floating] | None = None
+    ) -> None:
         """Drive to (2,) in the odometry or map frame; ``pose_w`` sizes a map that grows from scans."""
         goal = np.asarray(goal_w, dtype=np.float64)
         if goal.shape != (2,) or not np.isfinite(goal).all():
@@ -77,7 +81,10 @@ class AgvPolicy:
                 planning = layers(self.map, self.guide_config, self.robot)
                 self.guide.reset(0, goal, known=(self.map, planning))
             else:
-                low, high = np.minimum(here, goal) - self.margin_m, np.maximum(here, goal) + self.margin_m
+                low, high = (
+                    np.minimum(here, goal) - self.margin_m,
+                    np.maximum(here, goal) + self.margin_m,
+                )
                 self.guide.reset(0, goal, bounds=(low[0], low[1], high[0], high[1]))
 
     def reached(self, pose_w: NDArray[np.floating]) -> bool:
@@ -122,7 +129,9 @@ class AgvPolicy:
         self.steps += 1
         return self.last[0].copy()
 
-    def observe(self, pose_w: NDArray[np.floating], vel_b: NDArray[np.floating]) -> NDArray[np.float32]:
+    def observe(
+        self, pose_w: NDArray[np.floating], vel_b: NDArray[np.floating]
+    ) -> NDArray[np.float32]:
         """The (1, D) observation of this moment; plans anew where the map grows."""
         if self.goal_w is None:
             raise ValueError("goal_w is wanted before observing, got None")
@@ -144,12 +153,20 @@ def _resampled(grid: OccupancyGrid, resolution: float) -> OccupancyGrid:
         return grid
     out = OccupancyGrid.empty(grid.bounds, resolution)
     iy, ix = np.indices(grid.data.shape).reshape(2, -1)
-    ty = np.minimum(((iy + 0.5) * grid.resolution / resolution).astype(np.int64), out.data.shape[0] - 1)
-    tx = np.minimum(((ix + 0.5) * grid.resolution / resolution).astype(np.int64), out.data.shape[1] - 1)
+    ty = np.minimum(
+        ((iy + 0.5) * grid.resolution / resolution).astype(np.int64), out.data.shape[0] - 1
+    )
+    tx = np.minimum(
+        ((ix + 0.5) * grid.resolution / resolution).astype(np.int64), out.data.shape[1] - 1
+    )
     if resolution < grid.resolution:
         oy, ox = np.indices(out.data.shape)
-        sy = np.minimum(((oy + 0.5) * resolution / grid.resolution).astype(int), grid.data.shape[0] - 1)
-        sx = np.minimum(((ox + 0.5) * resolution / grid.resolution).astype(int), grid.data.shape[1] - 1)
+        sy = np.minimum(
+            ((oy + 0.5) * resolution / grid.resolution).astype(int), grid.data.shape[0] - 1
+        )
+        sx = np.minimum(
+            ((ox + 0.5) * resolution / grid.resolution).astype(int), grid.data.shape[1] - 1
+        )
         out.data[:] = grid.data[sy, sx]
     else:
         np.maximum.at(out.data, (ty, tx), grid.data.ravel())

@@ -45,7 +45,11 @@ class Backend(Protocol):
     """(N, 2) measured forward speed and turn rate."""
 
     def reset(
-        self, ids: NDArray[np.int64], worlds: list[World], pose_w: NDArray[np.float64], dynamics: Dynamics
+        self,
+        ids: NDArray[np.int64],
+        worlds: list[World],
+        pose_w: NDArray[np.float64],
+        dynamics: Dynamics,
     ) -> None:
         """Put robots ``ids`` at rest at (k, 3) poses in their k worlds."""
         ...

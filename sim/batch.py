@@ -78,7 +78,9 @@ class BatchEnv:
         self.guide = Guide(c.guide_config, task.robot, n) if c.guide != "none" else None
         shaped = bool(c.progress_reward)
         # the potential of the shaping is always the true map's, whatever the policy is shown
-        self.oracle = Guide(c.guide_config, task.robot, n) if shaped and c.guide != "known" else None
+        self.oracle = (
+            Guide(c.guide_config, task.robot, n) if shaped and c.guide != "known" else None
+        )
         self._half = np.array(task.robot.half_extents)
         self.episode = np.zeros(n, np.int64)
         self.stream = np.zeros(n, np.uint64)
@@ -286,7 +288,9 @@ class BatchEnv:
         """Place the next episode of each row."""
         placed = []
         for row in rows:
-            rng = np.random.default_rng([self.seed, self.first_row + int(row), int(self.episode[row])])
+            rng = np.random.default_rng(
+                [self.seed, self.first_row + int(row), int(self.episode[row])]
+            )
             self.episode[row] += 1
             placement = self.task.place(rng)
             placed.append(placement)
@@ -302,7 +306,9 @@ class BatchEnv:
         self.layout[row] = placement.layout
         self.world[row] = self.bank.add(placement.world)
         if len(placement.movers) > c.max_movers:
-            raise ValueError(f"a placement may have {c.max_movers} movers, got {len(placement.movers)}")
+            raise ValueError(
+                f"a placement may have {c.max_movers} movers, got {len(placement.movers)}"
+            )
         m = c.max_movers
         for name, array in moving.place(placement.movers, m).items():
             self.movers[name][row, :m] = array
@@ -372,7 +378,9 @@ class BatchEnv:
         """Go on from :meth:`state_dict`, bit for bit."""
         for name in ("seed", "first_row", "num_envs"):
             if int(state[name]) != getattr(self, name):
-                raise ValueError(f"{name} must be {getattr(self, name)} as in this env, got {state[name]}")
+                raise ValueError(
+                    f"{name} must be {getattr(self, name)} as in this env, got {state[name]}"
+                )
         rows = np.arange(self.num_envs)
         self.episode[:] = state["episode"] - 1
         self._reset_rows(rows)

@@ -32,7 +32,11 @@ class Kinematic:
         self._half = np.array(robot.half_extents)
 
     def reset(
-        self, ids: NDArray[np.int64], worlds: list[World], pose_w: NDArray[np.float64], dynamics: Dynamics
+        self,
+        ids: NDArray[np.int64],
+        worlds: list[World],
+        pose_w: NDArray[np.float64],
+        dynamics: Dynamics,
     ) -> None:
         """See :meth:`sim.backend.Backend.reset`."""
         self.world[ids] = [self.bank.add(world) for world in worlds]

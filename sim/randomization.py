@@ -38,7 +38,9 @@ class Randomization:
         for field in fields(self):
             low, high = getattr(self, field.name)
             if not low <= high:
-                raise ValueError(f"{field.name} must be (low, high) with low <= high, got {(low, high)}")
+                raise ValueError(
+                    f"{field.name} must be (low, high) with low <= high, got {(low, high)}"
+                )
         if self.action_delay_s[1] > 0.2 or self.scan_delay_s[1] > 0.1:
             raise ValueError("delays must be at most 0.2 s (action) and 0.1 s (scan)")
 

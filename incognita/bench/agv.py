@@ -29,10 +29,17 @@ from ..shipped import folder_of
 from ..stats import bootstrap_interval, iqm, iqm_ratio
 
 SCENES = ("agv-simple-static", "agv-simple-dynamic", "agv-complex-static", "agv-complex-dynamic")
-TARGETS = {"agv-simple-static": 0.95, "agv-simple-dynamic": 0.90, "agv-complex-static": 0.90, "agv-complex-dynamic": 0.80}
+TARGETS = {
+    "agv-simple-static": 0.95,
+    "agv-simple-dynamic": 0.90,
+    "agv-complex-static": 0.90,
+    "agv-complex-dynamic": 0.80,
+}
 REACHED = 0.8
 """Success rate of the last 100 training episodes that counts as "learned"."""
-Runs = Annotated[Path, typer.Option(help="Folder of the training runs; finished ones are not run again.")]
+Runs = Annotated[
+    Path, typer.Option(help="Folder of the training runs; finished ones are not run again.")
+]
 
 
 class Planner:
@@ -93,7 +100,9 @@ def agv_paper(
     scenes: Annotated[list[str] | None, typer.Option("--scene", help="Only these.")] = None,
     variants: Annotated[list[str] | None, typer.Option("--variant", help="Only these.")] = None,
     runs: Runs = Path("runs/agv-paper"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 000 steps a run; nothing is to be learned.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="20 000 steps a run; nothing is to be learned.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Four scenes of RND-AGV, default recipe beside PPO, RND-PPO, count and ICM (about 8 core-hours)."""
@@ -106,16 +115,29 @@ def agv_paper(
                     recipe = replace(recipe, steps=20_000)
                 jobs[f"{scene}-{variant}-{seed}"] = recipe
     train_all(jobs, runs, 10 if smoke else 100)
-    result: dict[str, Any] = {"command": "bench agv-paper", "machine": machine(), "seeds": seeds, "scenes": {}}
+    result: dict[str, Any] = {
+        "command": "bench agv-paper",
+        "machine": machine(),
+        "seeds": seeds,
+        "scenes": {},
+    }
     passed = True
     for scene in scenes or SCENES:
         rows: dict[str, Any] = {}
         for variant in variants or list(VARIANTS):
-            rows[variant] = paper_row(runs, scene, variant, seeds, jobs[f"{scene}-{variant}-0"].steps)
+            rows[variant] = paper_row(
+                runs, scene, variant, seeds, jobs[f"{scene}-{variant}-0"].steps
+            )
         for other, factor in (("ppo", 3.0), ("rnd-ppo", 2.0)):
             if other in rows and "default" in rows:
-                ratio = iqm_ratio(rows[other]["steps_to_80"], rows["default"]["steps_to_80"], seed=0)
-                rows[f"{other}/default"] = {"ratio": ratio[0], "interval": ratio[1], "target": factor}
+                ratio = iqm_ratio(
+                    rows[other]["steps_to_80"], rows["default"]["steps_to_80"], seed=0
+                )
+                rows[f"{other}/default"] = {
+                    "ratio": ratio[0],
+                    "interval": ratio[1],
+                    "target": factor,
+                }
                 passed &= ratio[0] >= factor
         if "default" in rows:
             passed &= min(rows["default"]["success_mujoco"]) >= TARGETS[scene]
@@ -186,8 +208,16 @@ def agv_warehouse(
 ) -> None:
     """100 unseen warehouses with people and AGVs, beside A*+DWA, A*+MPPI (about 0.3 core-hours)."""
     n = 4 if smoke else episodes
-    chosen: Sequence[str] = [policy, *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit"))]
-    result: dict[str, Any] = {"command": "bench agv-warehouse", "machine": machine(), "episodes": n, "tier": tier}
+    chosen: Sequence[str] = [
+        policy,
+        *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit")),
+    ]
+    result: dict[str, Any] = {
+        "command": "bench agv-warehouse",
+        "machine": machine(),
+        "episodes": n,
+        "tier": tier,
+    }
     task = RECIPES["agv-warehouse"].make_task(evaluation=True)
     for name in chosen:
         result[name] = evaluate(task, _driver(name), n, tier=_tier(tier)).summary()
@@ -203,7 +233,9 @@ def agv_warehouse(
 
 
 def barn(
-    data: Annotated[Path, typer.Option(help="Folder with the BARN index.json.")] = Path("../shared/data/barn"),
+    data: Annotated[Path, typer.Option(help="Folder with the BARN index.json.")] = Path(
+        "../shared/data/barn"
+    ),
     policy: Annotated[str, typer.Option(help="Shipped name or folder.")] = "agv-barn",
     planners: Annotated[list[str] | None, typer.Option("--planner")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs per world.")] = 10,
@@ -219,7 +251,13 @@ def barn(
     task = EveryWorld(AgvBarn(data=data, **options))
     worlds = len(task.inner.names)
     n = 4 if smoke else worlds * repeats
-    result: dict[str, Any] = {"command": "bench barn", "machine": machine(), "worlds": worlds, "runs": n, "tier": tier}
+    result: dict[str, Any] = {
+        "command": "bench barn",
+        "machine": machine(),
+        "worlds": worlds,
+        "runs": n,
+        "tier": tier,
+    }
     chosen = [policy, *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit"))]
     for name in chosen:
         outcome = evaluate(task, _driver(name), n, tier=_tier(tier), batch=100)
@@ -271,5 +309,3 @@ def register(app: typer.Typer) -> None:
     app.command("agv-far")(agv_far)
     app.command("agv-warehouse")(agv_warehouse)
     app.command("barn")(barn)
-
-

@@ -38,6 +38,11 @@ class Recipe:
     tier: Tier = "kinematic"
     clone_rounds: int = 0
     """Rounds of cloning the guide follower before PPO, see :mod:`.expert`; 0 starts from nothing."""
+    polish_options: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the task changed in a second phase without bonus: how it is evaluated."""
+    polish_from: float = 0.9
+    """Success rate of the last 100 episodes at which that phase begins (at half of the steps at the latest
+    where anything was learned)."""
     fine_tune_steps: int = 0
     """Steps in tier M after those in tier K."""
     stop_success: float = 1.01
@@ -46,11 +51,31 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.randomization not in RANDOMIZATIONS:
-            raise ValueError(f"randomization must be one of {sorted(RANDOMIZATIONS)}, got {self.randomization!r}")
+            raise ValueError(
+                f"randomization must be one of {sorted(RANDOMIZATIONS)}, got {self.randomization!r}"
+            )
         if self.bonus and self.bonus not in curiosity.NAMES:
             raise ValueError(f"bonus must be empty or one of {curiosity.NAMES}, got {self.bonus!r}")
         if self.num_envs < 1 or self.steps < 1:
             raise ValueError(f"num_envs and steps must be >= 1, got {self.num_envs}, {self.steps}")
+
+    def phases(self) -> list[Phase]:
+        """What is trained in turn, each with the network of the one before."""
+        polish = bool(self.polish_options)
+        first = replace(
+            self, polish_options={}, stop_success=self.polish_from if polish else self.stop_success
+        )
+        out = [Phase("explore" if self.bonus else "train", first, self.steps)]
+        last = replace(self, bonus="", bonus_options={}, polish_options={},
+                       task_options={**self.task_options, **self.polish_options})  # fmt: skip
+        if polish:
+            out.append(
+                Phase("polish", replace(last, ppo=replace(self.ppo, sil_coef=0.0)), self.steps)
+            )
+        if self.fine_tune_steps:
+            tuned = replace(last, tier="mujoco", num_envs=min(self.num_envs, 128))
+            out.append(Phase("fine-tune", tuned, self.steps + self.fine_tune_steps))
+        return out
 
     def make_task(self, evaluation: bool = False) -> AgvTask:
         """The task as trained on, or as evaluated."""
@@ -71,6 +96,16 @@ class Recipe:
         return curiosity.make(
             self.bonus, s.explore_dim, s.action_dim, s.num_envs, self.seed, **self.bonus_options
         )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a recipe's training."""
+
+    name: str
+    recipe: Recipe
+    until: int
+    """Environment steps, over all phases, at which it ends at the latest."""
 
 
 SPARSE_PPO = PPOConfig(
@@ -95,6 +130,7 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     return Recipe(
         name, name, about, eval_options=_EVAL, num_envs=16, steps=1_000_000, ppo=SPARSE_PPO,
         bonus="count", bonus_options={"cell_m": 0.5},
+        polish_options={"terminal_collision": True, "collision_reward": -5.0, "contact_reward": -0.05},
     )  # fmt: skip
 
 

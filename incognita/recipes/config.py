@@ -59,7 +59,9 @@ def _set(config: Any, path: list[str], value: Any, key: str) -> Any:
         value = int(value)
     elif isinstance(old, float) and isinstance(value, int):
         value = float(value)
-    elif isinstance(old, (int, float)) and not isinstance(value, (int, float)) and value is not None:
+    elif (
+        isinstance(old, (int, float)) and not isinstance(value, (int, float)) and value is not None
+    ):
         raise OverrideError(f"{key} must be a number, got {value!r}")
     try:
         return replace(config, **{head: value})

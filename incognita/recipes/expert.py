@@ -34,7 +34,9 @@ def follow_guide(env: BatchEnv) -> NDArray[np.float32]:
     return np.stack([v, turn / limits.w_max], axis=1).astype(np.float32)
 
 
-def clone_follower(net: ActorCritic, env: BatchEnv, rounds: int = 4, steps: int = 400, seed: int = 0) -> float:
+def clone_follower(
+    net: ActorCritic, env: BatchEnv, rounds: int = 4, steps: int = 400, seed: int = 0
+) -> float:
     """Clone :func:`follow_guide` by DAgger (Ross 2011): each round drives more with the clone itself.
 
     Returns:
@@ -56,5 +58,7 @@ def clone_follower(net: ActorCritic, env: BatchEnv, rounds: int = 4, steps: int 
             obs = env.step((driven + noise).astype(np.float32)).obs
         pairs = torch.from_numpy(np.concatenate(seen)), torch.from_numpy(np.concatenate(shown))
         last = k == rounds - 1
-        error = clone(net, *pairs, epochs=4 if last else 2, log_std=-1.2, update_normalizer=k == 0, seed=seed)["actor"]
+        error = clone(
+            net, *pairs, epochs=4 if last else 2, log_std=-1.2, update_normalizer=k == 0, seed=seed
+        )["actor"]
     return error

@@ -6,24 +6,24 @@ import json
 import platform
 import subprocess
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-
+from learning import checkpoint
 from learning.policy_file import save_policy
-from learning.ppo import PPO, ActorCritic
+from learning.ppo import PPO, WINDOW, ActorCritic
 from sim.backend import CONTROL_DT
 from sim.tasks import AgvTask
 
 from ..evaluate import evaluate
-from .agv import Recipe
+from .agv import Phase, Recipe
 from .expert import clone_follower
 
 
@@ -56,56 +56,85 @@ def run(
     if curve_path.exists() and not resume:
         raise FileExistsError(f"folder must be new, or say --resume; got {out}")
     out.mkdir(parents=True, exist_ok=True)
-    env = recipe.make_env()
-    ppo = PPO(env, recipe.ppo, recipe.make_bonus(env), recipe.seed, net=warm_start)
-    if resume and (out / "checkpoints").exists():
-        ppo.load(out / "checkpoints")
-        _cut_curve(curve_path, ppo.steps)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2, default=str))
     began = time.time()
-    if recipe.clone_rounds and ppo.steps == 0 and warm_start is None:
-        clone_follower(ppo.net, recipe.make_env(seed=recipe.seed + 1), recipe.clone_rounds, seed=recipe.seed)
-    with SummaryWriter(str(out / "tensorboard")) as board, curve_path.open("a") as curve:
-        _train(ppo, recipe.steps, recipe, out, board, curve, console, quiet)
-        if recipe.fine_tune_steps:
-            fine = replace(recipe, tier="mujoco", num_envs=min(recipe.num_envs, 128))
-            total = ppo.steps + recipe.fine_tune_steps
-            ppo_m = PPO(fine.make_env(), fine.ppo, None, fine.seed + 1, net=ppo.net)
-            ppo_m.steps = ppo.steps
-            _train(ppo_m, total, fine, out, board, curve, console, quiet)
-    result: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "steps": ppo.steps}
+    net, steps = warm_start, 0
+    phases = recipe.phases()
+    reached = _reached(out, len(phases)) if resume else 0
+    if not resume:
+        curve_path.touch()
+    with SummaryWriter(str(out / "tensorboard")) as board:
+        for k, phase in enumerate(phases):
+            folder_k = out / "checkpoints" / f"{k}-{phase.name}"
+            if k < reached:
+                continue
+            env = phase.recipe.make_env(seed=recipe.seed + 1000 * k)
+            ppo = PPO(env, phase.recipe.ppo, phase.recipe.make_bonus(env), recipe.seed, net=net)
+            ppo.steps = steps
+            if resume and folder_k.exists():
+                ppo.load(folder_k)
+                _cut_curve(curve_path, ppo.steps)
+            elif resume and k:
+                before = checkpoint.load(out / "checkpoints" / f"{k - 1}-{phases[k - 1].name}")
+                ppo.net.load_state_dict(before["net"])
+                ppo.steps = before["steps"]
+            elif recipe.clone_rounds and k == 0 and warm_start is None:
+                clone_follower(
+                    ppo.net,
+                    phase.recipe.make_env(seed=recipe.seed + 1),
+                    recipe.clone_rounds,
+                    seed=recipe.seed,
+                )
+            with curve_path.open("a") as curve:
+                _train(ppo, phase, folder_k, board, curve, console, quiet)
+            net, steps = ppo.net, ppo.steps
+    result: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "steps": steps}
     result["train_wall_s"] = time.time() - began
     if eval_episodes:
         task = recipe.make_task(evaluation=True)
         for tier in ("kinematic", "mujoco"):
-            result[f"eval_{tier}"] = evaluate(task, ppo.net.act, eval_episodes, tier=tier).summary()
-    write_policy(out / "policy", ppo.net, env.task, recipe, result)
+            result[f"eval_{tier}"] = evaluate(task, net.act, eval_episodes, tier=tier).summary()
+    write_policy(out / "policy", net, recipe.make_task(evaluation=True), recipe, result)
     (out / "result.json").write_text(json.dumps(result, indent=2))
     return result
 
 
+def _reached(out: Path, phases: int) -> int:
+    """Number of the phase that a stopped run was in: the last one with a checkpoint."""
+    begun = [int(f.name.split("-")[0]) for f in (out / "checkpoints").glob("*-*")]
+    return min(max(begun, default=0), phases - 1)
+
+
 def _train(
-    ppo: PPO, total: int, recipe: Recipe, out: Path, board: SummaryWriter, curve: Any,
+    ppo: PPO, phase: Phase, checkpoints: Path, board: SummaryWriter, curve: TextIO,
     console: Console | None, quiet: bool,
 ) -> None:  # fmt: skip
-    """Learn to ``total`` steps with a progress bar."""
+    """Learn to the end of the phase with a progress bar."""
     text = TextColumn("{task.fields[note]}")
-    columns = TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), text
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        text,
+    )
     with Progress(*columns, console=console, disable=quiet) as bar:
-        job = bar.add_task(recipe.name, total=total, completed=ppo.steps, note="")
+        title = f"{phase.recipe.name} {phase.name}"
+        job = bar.add_task(title, total=phase.until, completed=ppo.steps, note="")
 
         def callback(metrics: dict[str, float]) -> bool:
-            curve.write(json.dumps({k: round(v, 6) for k, v in metrics.items()}) + "\n")
+            line = {k: round(v, 6) for k, v in metrics.items()} | {"phase": phase.name}
+            curve.write(json.dumps(line) + "\n")
             curve.flush()
             if ppo.updates % 5 == 0:
                 for name, value in metrics.items():
                     board.add_scalar(name, value, ppo.steps)
             note = f"success {metrics['success']:.0%}  {metrics['steps_per_s']:,.0f} steps/s"
             bar.update(job, completed=ppo.steps, note=note)
-            full = len(ppo.windows.get("success", ())) == 100
-            return full and metrics["success"] >= recipe.stop_success
+            full = len(ppo.windows.get("success", ())) == WINDOW
+            return full and metrics["success"] >= phase.recipe.stop_success
 
-        ppo.learn(total, callback, checkpoints=out / "checkpoints", checkpoint_every=100)
+        ppo.learn(phase.until, callback, checkpoints=checkpoints, checkpoint_every=100)
 
 
 def _cut_curve(path: Path, steps: int) -> None:
@@ -122,7 +151,11 @@ def action_spec(task: AgvTask) -> dict[str, Any]:
     return {
         "dim": 2,
         "parts": [
-            {"name": "v", "unit": "affine from [-1, 1] to [v_min, v_max] m/s", "frame": "base_link"},
+            {
+                "name": "v",
+                "unit": "affine from [-1, 1] to [v_min, v_max] m/s",
+                "frame": "base_link",
+            },
             {"name": "w", "unit": "w_max rad/s", "frame": "base_link"},
         ],
         "robot": config.robot,
@@ -144,13 +177,12 @@ def write_policy(
     )  # fmt: skip
 
 
-
-
-
 def git_revision() -> str:
     """The commit of the source tree, "unknown" outside one."""
     here = Path(__file__).resolve().parent
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     return found.stdout.strip() or "unknown"
 
 

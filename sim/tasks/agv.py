@@ -62,8 +62,14 @@ class AgvConfig:
             raise ValueError(f"guide must be one of {GUIDES}, got {self.guide!r}")
         if (self.guide != "none") != self.observation.guide:
             raise ValueError(f"observation.guide must match guide={self.guide!r}")
-        if self.max_steps < 1 or self.beams < self.observation.sectors or not self.goal_radius_m > 0:
-            raise ValueError(f"max_steps >= 1, beams >= sectors, goal_radius_m > 0 wanted, got {self}")
+        if (
+            self.max_steps < 1
+            or self.beams < self.observation.sectors
+            or not self.goal_radius_m > 0
+        ):
+            raise ValueError(
+                f"max_steps >= 1, beams >= sectors, goal_radius_m > 0 wanted, got {self}"
+            )
 
 
 @dataclass
@@ -130,7 +136,10 @@ class AgvTask:
         found = self._layers.get(id(world))
         if found is None:
             grid = world.grid(self.config.guide_config.resolution)
-            found = self._layers[id(world)] = grid, layers(grid, self.config.guide_config, self.robot)
+            found = self._layers[id(world)] = (
+                grid,
+                layers(grid, self.config.guide_config, self.robot),
+            )
         return found
 
     def observe(self, state: State) -> NDArray[np.float32]:
@@ -159,12 +168,16 @@ class AgvTask:
             terms["collision"] = c.collision_reward * (self.collided(state) & ~success)
         if c.progress_reward:
             known = np.isfinite(state.last_cost_to_go) & np.isfinite(state.cost_to_go)
-            gain = np.subtract(state.last_cost_to_go, state.cost_to_go, where=known, out=np.zeros(len(known)))
+            gain = np.subtract(
+                state.last_cost_to_go, state.cost_to_go, where=known, out=np.zeros(len(known))
+            )
             terms["progress"] = c.progress_reward * np.clip(gain, -1, 1)
         if c.time_reward:
             terms["time"] = np.full(len(hit), c.time_reward)
         if c.smooth_reward:
-            terms["smooth"] = c.smooth_reward * np.square(state.action - state.last_action).sum(axis=1)
+            terms["smooth"] = c.smooth_reward * np.square(state.action - state.last_action).sum(
+                axis=1
+            )
         if c.near_reward:
             terms["near"] = c.near_reward * np.clip(1 - state.clearance_m / c.near_m, 0, 1)
         return terms
@@ -173,14 +186,21 @@ class AgvTask:
         """(N,) terminated, (N,) truncated, and outcomes (valid where either holds)."""
         c = self.config
         success = self.goal_distance(state) < c.goal_radius_m
-        collision = self.collided(state) & ~success if c.terminal_collision else np.zeros_like(success)
+        collision = (
+            self.collided(state) & ~success if c.terminal_collision else np.zeros_like(success)
+        )
         terminated = success | collision
         truncated = ~terminated & (state.t >= c.max_steps)
         return terminated, truncated, {"success": success, "collision": collision}
 
 
 def free_walk(
-    world: World, rng: np.random.Generator, clearance_m: float, low_m: float, high_m: float, tries: int = 20
+    world: World,
+    rng: np.random.Generator,
+    clearance_m: float,
+    low_m: float,
+    high_m: float,
+    tries: int = 20,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Two free points that see each other, ``low_m`` to ``high_m`` apart, or None if none was found."""
     grid = world.grid(0.1)

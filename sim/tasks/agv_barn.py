@@ -25,7 +25,9 @@ V_STAR = 2.0
 """Speed in the score's T*, m/s."""
 
 
-def barn_score(success: NDArray[np.bool_], time_s: NDArray[np.float64], path_m: NDArray[np.float64]) -> NDArray:
+def barn_score(
+    success: NDArray[np.bool_], time_s: NDArray[np.float64], path_m: NDArray[np.float64]
+) -> NDArray:
     """Score of each run in [0, 0.5]: (k,) success, (k,) seconds, (k,) metres of the reference path."""
     best = np.asarray(path_m) / V_STAR
     return np.asarray(success) * best / np.clip(time_s, 2 * best, 8 * best)
@@ -43,7 +45,11 @@ class AgvBarn(AgvTask):
     name = "agv-barn"
 
     def __init__(
-        self, data: str | Path | None = None, layouts: int = 400, first_layout: int = 0, **overrides: Any
+        self,
+        data: str | Path | None = None,
+        layouts: int = 400,
+        first_layout: int = 0,
+        **overrides: Any,
     ) -> None:
         base = AgvConfig(
             robot="jackal", observation=ObservationConfig(sectors=72, max_range=5.0, frames=2, guide=True),
@@ -56,7 +62,9 @@ class AgvBarn(AgvTask):
         if data is not None:
             path = Path(data) / "index.json"
             if not path.is_file():
-                raise FileNotFoundError(f"data must be a folder with the BARN index.json, got {data}")
+                raise FileNotFoundError(
+                    f"data must be a folder with the BARN index.json, got {data}"
+                )
             self.index = json.loads(path.read_text())
             self.names = sorted(self.index)
             self.layouts, self.first_layout = len(self.names), 0
@@ -68,7 +76,11 @@ class AgvBarn(AgvTask):
             if self.index is not None:
                 entry = self.index[self.names[number]]
                 world = worlds.barn(entry)
-                start, goal, path = np.array(entry["start"]), np.array(entry["goal"]), entry["path_length_m"]
+                start, goal, path = (
+                    np.array(entry["start"]),
+                    np.array(entry["goal"]),
+                    entry["path_length_m"],
+                )
                 self._made[number] = world, start, goal, float(path)
             else:
                 self._made[number] = drawn(number)
@@ -104,7 +116,10 @@ def drawn(seed: int) -> tuple[worlds.World, NDArray, NDArray, float]:
         x = -wide * cell + (columns[keep] + 0.5) * cell
         y = 5.0 + (rows[keep] + 0.5) * cell
         side = np.arange(0.075, 9.8, cell)
-        walls = [np.stack([np.full_like(side, edge), side], axis=1) for edge in (-wide * cell - 0.075, 0.075)]
+        walls = [
+            np.stack([np.full_like(side, edge), side], axis=1)
+            for edge in (-wide * cell - 0.075, 0.075)
+        ]
         back = np.arange(-wide * cell + 0.075, 0, cell)
         walls.append(np.stack([back, np.full_like(back, 0.075)], axis=1))
         centres = np.concatenate([np.stack([x, y], axis=1), *walls])

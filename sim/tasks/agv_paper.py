@@ -17,7 +17,12 @@ from .. import movers, worlds
 from ..movers import Mover
 from .agv import AgvConfig, AgvTask, Placement
 
-CAPS = {("simple", False): 2000, ("simple", True): 2000, ("complex", False): 3000, ("complex", True): 4000}
+CAPS = {
+    ("simple", False): 2000,
+    ("simple", True): 2000,
+    ("complex", False): 3000,
+    ("complex", True): 4000,
+}
 CORNER_M = 1.2
 """Start and goal lie this far from the walls of two opposite corners."""
 OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0)
@@ -29,9 +34,7 @@ class AgvPaper(AgvTask):
     def __init__(self, complexity: str = "simple", dynamic: bool = False, **overrides: Any) -> None:
         if (complexity, dynamic) not in CAPS:
             raise ValueError(f'complexity must be "simple" or "complex", got {complexity!r}')
-        base = AgvConfig(
-            observation=OBSERVATION, beams=72, max_steps=CAPS[complexity, dynamic]
-        )
+        base = AgvConfig(observation=OBSERVATION, beams=72, max_steps=CAPS[complexity, dynamic])
         super().__init__(replace(base, **overrides))
         self.size_m = 12.0 if complexity == "simple" else 20.0
         self.name = f"agv-{complexity}-{'dynamic' if dynamic else 'static'}"
@@ -54,12 +57,21 @@ class AgvPaper(AgvTask):
 class AgvFar(AgvTask):
     """Sparse goals 30 to 40 m away: one fixed layout and route, or a new one every episode."""
 
-    def __init__(self, size_m: float = 30.0, layouts: int = 1, first_layout: int = 0, **overrides: Any) -> None:
+    def __init__(
+        self, size_m: float = 30.0, layouts: int = 1, first_layout: int = 0, **overrides: Any
+    ) -> None:
         if layouts < 1:
             raise ValueError(f"layouts must be >= 1, got {layouts}")
-        base = AgvConfig(observation=replace(OBSERVATION, pose_scale=20.0), beams=72, max_steps=4000)
+        base = AgvConfig(
+            observation=replace(OBSERVATION, pose_scale=20.0), beams=72, max_steps=4000
+        )
         super().__init__(replace(base, **overrides))
-        self.name, self.size_m, self.layouts, self.first_layout = "agv-far", size_m, layouts, first_layout
+        self.name, self.size_m, self.layouts, self.first_layout = (
+            "agv-far",
+            size_m,
+            layouts,
+            first_layout,
+        )
         self._worlds: dict[int, worlds.World] = {}
 
     def world(self, layout: int) -> worlds.World:

@@ -26,13 +26,17 @@ class AgvRosMap(AgvTask):
 
     name = "agv-ros-map"
 
-    def __init__(self, map_yaml: str | Path | worlds.World, people: int = 0, **overrides: Any) -> None:
+    def __init__(
+        self, map_yaml: str | Path | worlds.World, people: int = 0, **overrides: Any
+    ) -> None:
         base = AgvConfig(
             observation=ObservationConfig(sectors=36, frames=3, guide=True), max_steps=2400, guide="known",
             guide_config=GuideConfig(resolution=0.1), max_movers=people,
         )  # fmt: skip
         super().__init__(replace(base, **overrides))
-        self.world = map_yaml if isinstance(map_yaml, worlds.World) else worlds.from_ros_map(map_yaml)
+        self.world = (
+            map_yaml if isinstance(map_yaml, worlds.World) else worlds.from_ros_map(map_yaml)
+        )
         rng = np.random.default_rng(7)
         walks = [free_walk(self.world, rng, 0.5, 2.0, 8.0) for _ in range(3 * people)]
         self.walks = [walk for walk in walks if walk is not None]
@@ -45,7 +49,13 @@ class AgvRosMap(AgvTask):
         start = np.array([*points[0], rng.uniform(-np.pi, np.pi)])
         chosen = rng.permutation(len(self.walks))[: self.config.max_movers]
         crowd = [
-            Mover(movers.PERSON, 0.3, rng.uniform(0.4, 1.2), tuple(self.walks[k][0]), tuple(self.walks[k][1]))
+            Mover(
+                movers.PERSON,
+                0.3,
+                rng.uniform(0.4, 1.2),
+                tuple(self.walks[k][0]),
+                tuple(self.walks[k][1]),
+            )
             for k in chosen
             if np.hypot(*(self.walks[k][0] - start[:2])) > 2.0
         ]

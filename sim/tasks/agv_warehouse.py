@@ -30,17 +30,29 @@ class AgvWarehouse(AgvTask):
     name = "agv-warehouse"
 
     def __init__(
-        self, layouts: int = 256, first_layout: int = 0, people: int = 5, vehicles: int = 2, **overrides: Any
+        self,
+        layouts: int = 256,
+        first_layout: int = 0,
+        people: int = 5,
+        vehicles: int = 2,
+        **overrides: Any,
     ) -> None:
         if min(layouts, 1) < 1 or min(people, vehicles) < 0:
-            raise ValueError(f"layouts >= 1 and movers >= 0 wanted, got {layouts}, {people}, {vehicles}")
+            raise ValueError(
+                f"layouts >= 1 and movers >= 0 wanted, got {layouts}, {people}, {vehicles}"
+            )
         base = AgvConfig(
             observation=ObservationConfig(sectors=36, frames=3, guide=True), max_steps=1200,
             goal_radius_m=0.5, guide="known", guide_config=GuideConfig(resolution=0.1),
             max_movers=people + vehicles,
         )  # fmt: skip
         super().__init__(replace(base, **overrides))
-        self.layouts, self.first_layout, self.people, self.vehicles = layouts, first_layout, people, vehicles
+        self.layouts, self.first_layout, self.people, self.vehicles = (
+            layouts,
+            first_layout,
+            people,
+            vehicles,
+        )
         self._made: dict[int, tuple[worlds.World, list[tuple[NDArray, NDArray]]]] = {}
 
     def layout(self, number: int) -> tuple[worlds.World, list[tuple[NDArray, NDArray]]]:
