@@ -1,0 +1,61 @@
+"""``incognita bench``: one command per claim, the baseline in the same run.
+
+Every command lives in a module of its own with a ``register(app)``, imported when the command is
+run: ``--help`` stays quick, and a module that cannot be imported spoils no other.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import typer
+from typer.main import get_command
+
+app = typer.Typer(
+    help="Measure what the README claims; exit code 1 where a target is missed.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+COMMANDS = {
+    "agv-paper": ("agv", "Four scenes of RND-AGV beside PPO, RND-PPO, count and ICM (8 core-h)."),
+    "agv-far": ("agv", "Sparse goals 30 to 40 m away (6 core-hours)."),
+    "agv-warehouse": ("agv", "100 unseen warehouses beside classical planners (0.3 core-hours)."),
+    "barn": ("agv", "BARN worlds x 10 runs beside classical planners."),
+    "nav": ("nav", "Environment steps against Gymnasium's vector environments."),
+    "lidar": ("lidar", "Scans against `mj_multiRay`, speed and error."),
+    "render": ("render", "64 x 64 frames against `mujoco.Renderer`."),
+    "store": ("store", "Episode writes and random frames against chunked Zarr."),
+    "ppo": ("ppo", "Time to a success rate, samples per second, against Stable-Baselines3."),
+    "rnd": ("rnd", "What RND adds to a PPO update."),
+    "faults": ("faults", "Kills, flipped bits, full disks and hostile files."),
+}
+"""Command -> module of this folder and its line of help."""
+
+
+def _forward(name: str, module: str, about: str) -> Callable[[typer.Context], None]:
+    """A command that imports its module and hands it the arguments."""
+
+    def run(ctx: typer.Context) -> None:
+        loaded = importlib.import_module(f".{module}", __name__)
+        if not hasattr(loaded, "register"):  # a script with a parser of its own
+            raise SystemExit(loaded.main(ctx.args))
+        real = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        real.callback()(lambda: None)  # a group even with one command
+        loaded.register(real)
+        above = ctx.command_path.rpartition(" ")[0]
+        code = get_command(real).main([name, *ctx.args], prog_name=above, standalone_mode=False)
+        if isinstance(code, int) and code:
+            raise SystemExit(code)  # an Exit would come back to our caller as a plain value
+
+    run.__doc__ = about
+    return run
+
+
+for _name, (_module, _about) in COMMANDS.items():
+    app.command(
+        _name,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_forward(_name, _module, _about))
