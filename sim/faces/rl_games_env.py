@@ -54,14 +54,11 @@ class RlGamesEnv:
     def set_train_info(self, env_frames: int, *args: Any, **kwargs: Any) -> None:
         """How far training is; nothing depends on it."""
 
-    def get_env_state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the environment: all of it."""
-        return self.task.rows.batch.state_dict()
+    def get_env_state(self) -> None:
+        """Nothing: rl_games starts every row anew when it goes on from a checkpoint."""
 
-    def set_env_state(self, env_state: dict[str, Any] | None) -> None:
-        """Go on from :meth:`get_env_state`."""
-        if env_state is not None:
-            self.task.rows.batch.load_state_dict(env_state)
+    def set_env_state(self, env_state: None) -> None:
+        """See :meth:`get_env_state`."""
 
     def close(self) -> None:
         """Free what rendering holds."""

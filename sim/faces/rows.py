@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +236,7 @@ class Rows:
             self._view = None
 
 
-def row(obs: Obs, i: int) -> Any:
+def row(obs: Obs, i: int | np.integer[Any]) -> Any:
     """The observation of one row."""
     return {name: part[i] for name, part in obs.items()} if isinstance(obs, dict) else obs[i]
 
@@ -247,9 +247,9 @@ def outcomes(terms: dict[str, NDArray[Any]], i: int) -> dict[str, Any]:
     return out | {"is_success": out["success"]}
 
 
-def _box(width: int, dtype: Callable[..., Any]) -> spaces.Box:
+def _box(width: int, dtype: type[np.float32] | type[np.float64]) -> spaces.Box[Any]:
     """Unbounded: speeds, poses and distances have no limit that would hold in every map."""
-    return spaces.Box(-np.inf, np.inf, (width,), dtype)
+    return spaces.Box(-np.inf, np.inf, (width,), dtype=np.dtype(dtype))
 
 
 def _distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
