@@ -71,7 +71,7 @@ class VecTask:
         self.rew_buf = torch.zeros_like(self.rew_buf)
         self.reset_buf = torch.zeros_like(self.reset_buf)
         self.timeout_buf = torch.zeros_like(self.timeout_buf)
-        self.progress_buf = self._tensor(self.rows.batch.state.t)
+        self.progress_buf = self._tensor(self.rows.batch.state.t.copy())
         return {"obs": self.obs_buf}
 
     def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
@@ -89,7 +89,7 @@ class VecTask:
         self.rew_buf = self._tensor(result.reward)
         self.reset_buf = self._tensor(result.done.astype(np.int64))
         self.timeout_buf = self._tensor(result.truncated)
-        self.progress_buf = self._tensor(self.rows.batch.state.t)
+        self.progress_buf = self._tensor(self.rows.batch.state.t.copy())
         self.extras = {
             "time_outs": self.timeout_buf,
             "final_obs": self._tensor(result.final_obs),
@@ -106,5 +106,5 @@ class VecTask:
         self.rows.close()
 
     def _tensor(self, array: Any) -> Tensor:
-        """A tensor of its own memory on the device."""
-        return torch.tensor(array, device=self.device)
+        """On the device, without a copy on the CPU: the engine makes new arrays in every step."""
+        return torch.from_numpy(array).to(self.device)
