@@ -19,7 +19,8 @@ _FAST = {"contract", "arcp", "nsz", "reassoc", "nnan"}
 _LANES = 16
 """Rays are tested in whole chunks of this many: one AVX-512 vector of float32."""
 _TWO_PI = 2 * np.pi
-_ZERO = np.float32(0)
+_ZERO, _TINY, _PI = np.float32(0), np.float32(1e-12), np.float32(np.pi)
+_FAR_M = np.float32(1e6)
 _MARGIN = np.float32(0.008)
 """Added on both sides of a silhouette, rad; twice what :func:`_atan2` is off by."""
 _SEAM_M = 4e-6
@@ -92,20 +93,22 @@ def _cast(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     beams = out.shape[1]
     chunks = (beams + _LANES - 1) // _LANES
-    around = _TWO_PI / increment  # beams in a full circle
     cos0, sin0 = np.empty(chunks * _LANES), np.empty(chunks * _LANES)
     for b in range(chunks * _LANES):
         cos0[b], sin0[b] = np.cos(angle_min + b * increment), np.sin(angle_min + b * increment)
     # rays[chunk] = directions x, y, their inverses, nearest hit: side by side for whole vectors
     rays = np.empty((chunks, 5, _LANES), np.float32)
-    hit_labels = np.empty((0 if out_labels is None else chunks, _LANES), np.int8)
-    # silhouette of every obstacle in beams counted from beam 0: first (in [0, around)) and length
-    most = max(boxes.shape[1], discs.shape[1], movers.shape[1])
-    first, length = np.empty(most, np.float32), np.empty(most, np.float32)
-    per_rad, reach2 = np.float32(1 / increment), np.float32(max_range) * np.float32(max_range)
-    round_f = np.float32(around)
+    labels = np.empty((0 if out_labels is None else chunks, _LANES), np.int8)
+    # obstacles column by column, and their silhouettes: first beam and number of beams
+    walls = np.empty((4, boxes.shape[1] + _LANES), np.float32)
+    circles = np.empty((discs.shape[1] + movers.shape[1], 3))
+    posts = np.empty((3, len(circles) + _LANES), np.float32)
+    span = np.empty((2, max(walls.shape[1], posts.shape[1])), np.float32)
+    per_rad, around = np.float32(1 / increment), np.float32(_TWO_PI / increment)
+    reach, last_world = np.float32(max_range), -1
     for n in range(out.shape[0]):
-        x, y, yaw = pose_w[n, 0], pose_w[n, 1], pose_w[n, 2]
+        x, y, yaw, w = pose_w[n, 0], pose_w[n, 1], pose_w[n, 2], world_id[n]
+        xf, yf = np.float32(x), np.float32(y)
         c, s = np.cos(yaw), np.sin(yaw)
         for i in range(chunks):
             for j in range(_LANES):
@@ -116,130 +119,158 @@ def _cast(  # type: ignore[no-untyped-def]
                 v = v if abs(v) > 1e-18 else 1e-18
                 rays[i, 0, j], rays[i, 1, j] = u, v
                 rays[i, 2, j], rays[i, 3, j] = 1 / u, 1 / v
-                rays[i, 4, j] = max_range
+                rays[i, 4, j] = reach
         if out_labels is not None:
-            hit_labels[:] = -1
+            labels[:] = -1
         turned = yaw + angle_min
-        turned = np.float32((turned - _TWO_PI * np.floor(turned / _TWO_PI)) * per_rad)
-        w = world_id[n]
+        turned = np.float32((turned - _TWO_PI * np.floor(turned / _TWO_PI)) / increment)
         inside, label = False, -1
+
+        if w != last_world:  # scans of one world often follow each other
+            last_world = w
+            _lay_out(walls, boxes[w], nboxes[w])
+            circles[: ndiscs[w]] = discs[w, : ndiscs[w]]
+        _box_spans(walls, nboxes[w], xf, yf, turned, per_rad, around, reach, span)
         for k in range(nboxes[w]):
-            x0, x1 = np.float32(boxes[w, k, 0] - boxes[w, k, 2] - x), np.float32(boxes[w, k, 0] + boxes[w, k, 2] - x)
-            y0, y1 = np.float32(boxes[w, k, 1] - boxes[w, k, 3] - y), np.float32(boxes[w, k, 1] + boxes[w, k, 3] - y)
-            gx, gy = max(x0, -x1, _ZERO), max(y0, -y1, _ZERO)
-            # silhouette corners a and b, counter-clockwise, by the side that the lidar is on
-            ax = (x1 if y0 > 0 else x0) if gy > 0 else (x0 if x0 > 0 else x1)
-            ay = (y0 if x0 > 0 else y1) if gx > 0 else (y0 if y0 > 0 else y1)
-            bx = (x0 if y0 > 0 else x1) if gy > 0 else (x0 if x0 > 0 else x1)
-            by = (y1 if x0 > 0 else y0) if gx > 0 else (y0 if y0 > 0 else y1)
-            start = _atan2(ay, ax)
-            span = _atan2(by, bx) - start
-            span = span + np.float32(_TWO_PI) if span < 0 else span
-            start = (start - _MARGIN) * per_rad - turned
-            first[k] = start - round_f * np.floor(start / round_f)
-            gap2 = gx * gx + gy * gy
-            # -1: out of reach, -2: the lidar is inside
-            length[k] = (span + 2 * _MARGIN) * per_rad if gap2 < reach2 else np.float32(-1)
-            length[k] = length[k] if gap2 > 0 else np.float32(-2)
-        for k in range(nboxes[w]):
-            if length[k] < 0:
-                if length[k] < -1:
-                    inside = True
-                    if out_labels is not None:
-                        label = box_labels[w, k]
-                    break
+            first, length = span[0, k], span[1, k]
+            if length < -1:
+                inside = True
+                if out_labels is not None:
+                    label = box_labels[w, k]
+                break
+            if length < 0:
                 continue
-            x0, x1 = boxes[w, k, 0] - boxes[w, k, 2] - x, boxes[w, k, 0] + boxes[w, k, 2] - x
-            y0, y1 = boxes[w, k, 1] - boxes[w, k, 3] - y, boxes[w, k, 1] + boxes[w, k, 3] - y
-            # near face (0: between the two), and far faces, which are widened by the seam
-            nx = np.float32(x0 if x0 > 0 else (x1 if x1 < 0 else 0.0))
-            ny = np.float32(y0 if y0 > 0 else (y1 if y1 < 0 else 0.0))
-            px, qx = np.float32((x1 if x0 > 0 else x0) + (_SEAM_M if x0 > 0 else -_SEAM_M)), np.float32((x0 if x1 < 0 else x1) + (-_SEAM_M if x1 < 0 else _SEAM_M))
-            py, qy = np.float32((y1 if y0 > 0 else y0) + (_SEAM_M if y0 > 0 else -_SEAM_M)), np.float32((y0 if y1 < 0 else y1) + (-_SEAM_M if y1 < 0 else _SEAM_M))
+            cx, cy, hx, hy = boxes[w, k, 0] - x, boxes[w, k, 1] - y, boxes[w, k, 2], boxes[w, k, 3]
+            x0, x1, y0, y1 = cx - hx, cx + hx, cy - hy, cy + hy
+            # near faces (0: the lidar is between the two), and far ones, pushed out by the seam
+            near_x = np.float32(x0 if x0 > 0 else (x1 if x1 < 0 else 0.0))
+            near_y = np.float32(y0 if y0 > 0 else (y1 if y1 < 0 else 0.0))
+            px = np.float32(x1 + _SEAM_M if x0 > 0 else x0 - _SEAM_M)
+            qx = np.float32(x0 - _SEAM_M if x1 < 0 else x1 + _SEAM_M)
+            py = np.float32(y1 + _SEAM_M if y0 > 0 else y0 - _SEAM_M)
+            qy = np.float32(y0 - _SEAM_M if y1 < 0 else y1 + _SEAM_M)
             for turn in range(3):
-                lo, hi = _chunks(first[k], length[k], turn, around, beams)
+                lo, hi = _chunks(first, first + length, turn, around, beams)
                 for i in range(lo, hi):
                     for j in range(_LANES):
-                        near = max(nx * rays[i, 2, j], ny * rays[i, 3, j])
-                        far_x = max(px * rays[i, 2, j], qx * rays[i, 2, j])
-                        far = min(far_x, max(py * rays[i, 3, j], qy * rays[i, 3, j]))
-                        if out_labels is not None and near <= far and near < rays[i, 4, j]:
-                            hit_labels[i, j] = box_labels[w, k]
-                        t = near if near <= far else np.float32(max_range)
+                        ix, iy = rays[i, 2, j], rays[i, 3, j]
+                        near = max(near_x * ix, near_y * iy)
+                        far = min(max(px * ix, qx * ix), max(py * iy, qy * iy))
+                        t = near if near <= far else reach
+                        if out_labels is not None and t < rays[i, 4, j]:
+                            labels[i, j] = box_labels[w, k]
                         rays[i, 4, j] = min(rays[i, 4, j], t)
-        for kind in range(2):
-            count = ndiscs[w] if kind == 0 else movers.shape[1]
-            for k in range(0 if inside else count):
-                if kind == 0:
-                    dx, dy = np.float32(discs[w, k, 0] - x), np.float32(discs[w, k, 1] - y)
-                    r = np.float32(discs[w, k, 2])
-                else:
-                    dx, dy = np.float32(movers[n, k, 0] - x), np.float32(movers[n, k, 1] - y)
-                    r = np.float32(movers[n, k, 2])
-                d2 = dx * dx + dy * dy
-                ratio = min(r / np.sqrt(d2 + np.float32(1e-12)), np.float32(1))
-                # asin(u) <= u + (pi/2 - 1) u^3
-                half = ratio + np.float32(0.5708) * ratio * ratio * ratio + _MARGIN
-                start = (_atan2(dy, dx) - half) * per_rad - turned
-                first[k] = start - round_f * np.floor(start / round_f)
-                away = np.float32(max_range) + r
-                length[k] = 2 * half * per_rad if r > 0 and d2 < away * away else np.float32(-1)
-                length[k] = np.float32(-2) if r > 0 and d2 <= r * r else length[k]
-            for k in range(0 if inside else count):
-                if length[k] < 0:
-                    if length[k] < -1:
-                        inside = True
-                        if out_labels is not None:
-                            label = disc_labels[w, k] if kind == 0 else mover_labels[n, k]
-                        break
-                    continue
-                if kind == 0:
-                    dx, dy = np.float32(discs[w, k, 0] - x), np.float32(discs[w, k, 1] - y)
-                    r = np.float32(discs[w, k, 2])
-                else:
-                    dx, dy = np.float32(movers[n, k, 0] - x), np.float32(movers[n, k, 1] - y)
-                    r = np.float32(movers[n, k, 2])
-                for turn in range(3):
-                    lo, hi = _chunks(first[k], length[k], turn, around, beams)
-                    for i in range(lo, hi):
-                        for j in range(_LANES):
-                            cross = rays[i, 0, j] * dy - rays[i, 1, j] * dx
-                            chord = r * r - cross * cross
-                            t = rays[i, 0, j] * dx + rays[i, 1, j] * dy
-                            t = t - np.sqrt(max(chord, _ZERO))
-                            hit = chord >= 0 and t >= 0
-                            if out_labels is not None and hit and t < rays[i, 4, j]:
-                                hit_labels[i, j] = disc_labels[w, k] if kind == 0 else mover_labels[n, k]
-                            t = t if hit else np.float32(max_range)
-                            rays[i, 4, j] = min(rays[i, 4, j], t)
+
+        fixed, count = ndiscs[w], ndiscs[w] + movers.shape[1]
+        for k in range(fixed, count):
+            circles[k] = movers[n, k - fixed]
+        _lay_out(posts, circles, 0 if inside else count)
+        _disc_spans(posts, 0 if inside else count, xf, yf, turned, per_rad, around, reach, span)
+        for k in range(0 if inside else count):
+            first, length = span[0, k], span[1, k]
+            if length < -1:
+                inside = True
+                if out_labels is not None:
+                    label = disc_labels[w, k] if k < fixed else mover_labels[n, k - fixed]
+                break
+            if length < 0:
+                continue
+            dx, dy = np.float32(circles[k, 0] - x), np.float32(circles[k, 1] - y)
+            r2 = np.float32(circles[k, 2] * circles[k, 2])
+            for turn in range(3):
+                lo, hi = _chunks(first, first + length, turn, around, beams)
+                for i in range(lo, hi):
+                    for j in range(_LANES):
+                        cross = rays[i, 0, j] * dy - rays[i, 1, j] * dx
+                        chord = r2 - cross * cross
+                        t = rays[i, 0, j] * dx + rays[i, 1, j] * dy - np.sqrt(max(chord, _ZERO))
+                        t = t if chord >= _ZERO else reach
+                        t = t if t >= _ZERO else reach
+                        if out_labels is not None and t < rays[i, 4, j]:
+                            labels[i, j] = disc_labels[w, k] if k < fixed else mover_labels[n, k - fixed]
+                        rays[i, 4, j] = min(rays[i, 4, j], t)
+
         for i in range(chunks):
             for j in range(min(_LANES, beams - i * _LANES)):
                 out[n, i * _LANES + j] = _ZERO if inside else rays[i, 4, j]
                 if out_labels is not None:
-                    out_labels[n, i * _LANES + j] = label if inside else hit_labels[i, j]
+                    out_labels[n, i * _LANES + j] = label if inside else labels[i, j]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _chunks(first, length, turn, around, beams):  # type: ignore[no-untyped-def]
-    """Chunks [lo, hi) of rays that a silhouette touches: as it lies, wrapped by a turn, and by one more
-    for the beams of a scan that goes round past its first beam."""
-    last = first + length
+def _chunks(first, last, turn, around, beams):  # type: ignore[no-untyped-def]
+    """Chunks [lo, hi) of rays in a span of beams: as it lies, what of it passes a full circle, and one
+    circle on, for scans that end where they began."""
     if turn == 1:
-        first, last = np.float32(0), last - around
+        if last < around:
+            return 0, 0
+        first, last = _ZERO, last - around
     elif turn == 2:
+        if beams <= around:
+            return 0, 0
         first, last = first + around, last + around
-    lo = int(first) // _LANES
-    hi = min(int(last) + 1, beams)
-    hi = (hi + _LANES - 1) // _LANES if last >= 0 else 0
-    return lo, hi
+    return int(first) // _LANES, (min(int(last) + 1, beams) + _LANES - 1) // _LANES
+
+
+@njit(cache=True, nogil=True)
+def _lay_out(columns, rows, count):  # type: ignore[no-untyped-def]
+    """Write (count, c) rows as (c, count) columns, filled up to whole vectors with things far away."""
+    for c in range(columns.shape[0]):
+        for k in range(count):
+            columns[c, k] = rows[k, c]
+        columns[c, count : _whole(count)] = _FAR_M
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _whole(count):  # type: ignore[no-untyped-def]
+    """The next multiple of a vector's length."""
+    return (count + _LANES - 1) // _LANES * _LANES
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _box_spans(walls, count, x, y, turned, per_rad, around, reach, span):  # type: ignore[no-untyped-def]
+    """First beam, in [0, around), and number of beams of each box; -1: out of reach, -2: lidar inside."""
+    for k in range(_whole(count)):
+        cx, cy, hx, hy = walls[0, k] - x, walls[1, k] - y, walls[2, k], walls[3, k]
+        # mirrored into the first quadrant: nearest faces, then the corners at either end
+        near_x, near_y = abs(cx) - hx, abs(cy) - hy
+        ax = abs(cx) + hx if near_y > _ZERO else near_x
+        by = abs(cy) + hy if near_x > _ZERO else near_y
+        low, high = _atan2(near_y, ax), _atan2(by, near_x)
+        middle = (low + high) * np.float32(0.5)
+        middle = middle if cx >= _ZERO else _PI - middle
+        middle = middle if cy >= _ZERO else -middle
+        half = (high - low) * np.float32(0.5) + _MARGIN
+        first = (middle - half) * per_rad - turned
+        span[0, k] = first - around * np.floor(first / around)
+        gap_x, gap_y = max(near_x, _ZERO), max(near_y, _ZERO)
+        gap2 = gap_x * gap_x + gap_y * gap_y
+        length = np.float32(2) * half * per_rad if gap2 < reach * reach else np.float32(-1)
+        span[1, k] = length if gap2 > _ZERO else np.float32(-2)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _disc_spans(posts, count, x, y, turned, per_rad, around, reach, span):  # type: ignore[no-untyped-def]
+    """As :func:`_box_spans`; a disc without a radius is out of reach."""
+    for k in range(_whole(count)):
+        dx, dy, r = posts[0, k] - x, posts[1, k] - y, posts[2, k]
+        d2 = dx * dx + dy * dy
+        ratio = min(r / np.sqrt(d2 + _TINY), np.float32(1))
+        # asin(u) <= u + (pi/2 - 1) u^3
+        half = ratio + np.float32(0.5708) * ratio * ratio * ratio + _MARGIN
+        first = (_atan2(dy, dx) - half) * per_rad - turned
+        span[0, k] = first - around * np.floor(first / around)
+        length = np.float32(2) * half * per_rad if d2 < (reach + r) * (reach + r) else np.float32(-1)
+        length = np.float32(-2) if d2 <= r * r else length
+        span[1, k] = length if r > _ZERO else np.float32(-1)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _atan2(y, x):  # type: ignore[no-untyped-def]
     """Angle of (x, y), off by less than 0.0039 rad: one division and a square (Rajan 2006, eq. 7)."""
     ax, ay = abs(x), abs(y)
-    a = min(ax, ay) / max(max(ax, ay), np.float32(1e-12))
+    a = min(ax, ay) / max(max(ax, ay), _TINY)
     t = a * (np.float32(0.78539816) + np.float32(0.273) * (np.float32(1) - a))
-    t = np.float32(1.57079633) - t if ay > ax else t
-    t = np.float32(np.pi) - t if x < 0 else t
-    return -t if y < 0 else t
+    t = _PI * np.float32(0.5) - t if ay > ax else t
+    t = _PI - t if x < _ZERO else t
+    return -t if y < _ZERO else t
