@@ -98,6 +98,7 @@ class AgvPlanner(Node):
         self.policy.set_goal(np.array([3.0, 0.0]), np.zeros(3))
         for k in range(3):
             self.policy.act(np.zeros(3), np.zeros(2), np.full(180, 5.0, np.float32), spec, 0.1 * k)
+        self.policy.guide.path(0, np.zeros(3))
         self.policy.reset()
 
     def _say(self, line: str) -> None:

@@ -61,7 +61,8 @@ class Guard(Node):
         self.create_subscription(raw, "cmd_vel_raw", self._on_command, latest)
         self.create_subscription(LaserScan, "scan", self._on_scan, sensor)
         self.create_subscription(Odometry, "odom", self._on_odom, sensor)
-        self.create_subscription(Bool, "e_stop", lambda msg: self.core.press(msg.data), sensor)
+        for qos in (latest, sensor):  # reliable where the button is, any button otherwise
+            self.create_subscription(Bool, "e_stop", lambda msg: self.core.press(msg.data), qos)
         self.create_service(SetBool, "~/arm", self._arm)
         self.create_service(Trigger, "~/reset", self._reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on when simulated time stands still
