@@ -24,14 +24,20 @@ def problem(env: Mapping[str, str] | None = None) -> str | None:
     A sourced distribution and the wheels from PyPI load each other's libraries, so they never mix.
     """
     env = os.environ if env is None else env
-    wheels = importlib.util.find_spec("ros_wheels_bootstrapper") is not None
-    if wheels and (env.get("ROS_DISTRO") or env.get("AMENT_PREFIX_PATH")):
+    if _has("ros_wheels_bootstrapper") and (env.get("ROS_DISTRO") or env.get("AMENT_PREFIX_PATH")):
         return (
             f"ROS {env.get('ROS_DISTRO') or 'prefix'} is sourced and the ROS wheels are installed "
             f"in {sys.prefix}; they do not mix. Use a shell without the distribution, or an "
             "environment without the extra ros-wheels"
         )
-    return None if importlib.util.find_spec("rclpy") else INSTALL
+    return None if _has("rclpy") else INSTALL
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def run(make: Callable[[], Any], args: list[str] | None = None) -> int:
