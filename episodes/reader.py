@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _MAX_FILES = 4096
 @dataclass
 class _Camera:
     spec: images.ImageSpec
-    offsets: NDArray[np.int64]
+    offsets: list[int]
     blob: bytes | None = None
 
 
@@ -72,7 +73,7 @@ class Episode:
         if not 0 <= i < len(self):
             raise IndexError(f"i must be in 0..{len(self) - 1}, got {i}")
         end = got.offsets[i + 1]
-        start = got.offsets[np.searchsorted(got.offsets, end) - 1]  # last one that is not empty
+        start = got.offsets[bisect_left(got.offsets, end) - 1]  # the last image that is not empty
         return images.decode(self._blob(camera)[start:end], got.spec, f"{camera}[{i}]")
 
     def frames(self, camera: str, a: int = 0, b: int | None = None) -> NDArray[Any]:
@@ -99,7 +100,7 @@ class Episode:
         got = self._cameras[camera]
         if got.blob is None:
             name = f"frames/{camera}/data"
-            meta = ArrayMeta((int(got.offsets[-1]),), "uint8")
+            meta = ArrayMeta((got.offsets[-1],), "uint8")
             got.blob = self._folder.array(name, meta).tobytes()
         return got.blob
 
@@ -267,7 +268,7 @@ class _Folder:
             raise RefusedEpisodeError(f"{self.id}: {name}/offsets must rise from 0 to {data.shape}")
         if offsets[1] == 0:
             raise RefusedEpisodeError(f"{self.id}: {name} must have an image at step 0")
-        return _Camera(spec, offsets)
+        return _Camera(spec, offsets.tolist())
 
     def _list(self) -> set[str]:
         """Relative paths of all files; anything but folders and plain files is refused."""
