@@ -5,11 +5,11 @@ ros2 launch incognita agv.launch.py policy:=/path/to/policy robot:=jackal
 
 from pathlib import Path
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from launch import LaunchDescription
 from ros_nodes.node_table import PACKAGE, SYSTEMS, value_of
 
 SYSTEM = SYSTEMS["agv"]

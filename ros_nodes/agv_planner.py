@@ -110,10 +110,9 @@ class AgvPlanner(Node):
     def _on_scan(self, msg: LaserScan) -> None:
         try:
             ranges, spec = convert.scan_from_msg(msg)
+            self._scan = time.monotonic(), ranges, spec, convert.seconds(msg.header.stamp)
         except ValueError as error:
-            return self.get_logger().warning(f"scan: {error}", throttle_duration_sec=5.0)
-        self._scan = time.monotonic(), ranges, spec, convert.seconds(msg.header.stamp)
-        return None
+            self.get_logger().warning(f"scan: {error}", throttle_duration_sec=5.0)
 
     def _on_odom(self, msg: Odometry) -> None:
         try:
@@ -124,28 +123,25 @@ class AgvPlanner(Node):
     def _on_pose(self, msg: PoseWithCovarianceStamped) -> None:
         try:
             pose = convert.pose_from_msg(msg.pose.pose)
+            if self._odom is not None:
+                self._map_from_odom = compose(pose, inverse(self._odom[1]))
         except ValueError as error:
-            return self.get_logger().warning(f"pose: {error}", throttle_duration_sec=5.0)
-        if self._odom is not None:
-            self._map_from_odom = compose(pose, inverse(self._odom[1]))
-        return None
+            self.get_logger().warning(f"pose: {error}", throttle_duration_sec=5.0)
 
     def _on_map(self, msg: OccupancyGrid) -> None:
         try:
             self.policy.set_map(convert.grid_from_msg(msg))
+            self._new = True  # plan anew, on the map
         except ValueError as error:
-            return self.get_logger().error(f"map: {error}")
-        self._new = True  # plan anew, on the map
-        return None
+            self.get_logger().error(f"map: {error}")
 
     def _on_goal(self, msg: PoseStamped) -> None:
         try:
             goal = convert.pose_from_msg(msg.pose)[:2]
+            if self._goal is None or not np.array_equal(goal, self._goal):
+                self._goal, self._new = goal, True
         except ValueError as error:
-            return self.get_logger().error(f"goal_pose: {error}")
-        if self._goal is None or not np.array_equal(goal, self._goal):
-            self._goal, self._new = goal, True
-        return None
+            self.get_logger().error(f"goal_pose: {error}")
 
     def _pose(self) -> NDArray[np.float64] | None:
         if self._odom is None or self._map_from_odom is None:

@@ -71,7 +71,7 @@ class Guard(Node):
         self.create_timer(1.0, self._diagnose, clock=steady)
 
     def _ros_now(self) -> float:
-        return 1e-9 * self.get_clock().now().nanoseconds
+        return 1e-9 * float(self.get_clock().now().nanoseconds)
 
     def _on_command(self, msg: Any) -> None:
         off = (

@@ -101,11 +101,12 @@ def value_of(argument: Argument, text: str) -> bool | float | int | str:
             raise ValueError(f"{argument.name} must be true or false, got {text!r}")
         return text.lower() == "true"
     try:
-        return argument.kind(text)
+        value: bool | float | int | str = argument.kind(text)
     except ValueError as error:
         raise ValueError(
             f"{argument.name} must be {argument.kind.__name__}, got {text!r}"
         ) from error
+    return value
 
 
 def params_folder() -> Path:
