@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from .command import CommandLimits
 
 
+SCAN_PERIOD_S = 0.1
+"""Time between the frames of a scan stack."""
+CLOSING_SCALE = 3.0
+"""Closing speed that reads as 1, m/s; faster is cut."""
+
+
 @dataclass(frozen=True)
 class ScanSpec:
     """Layout of a planar scan, as in sensor_msgs/LaserScan. Frame: lidar, x forward, ccw."""
@@ -56,6 +62,8 @@ class ObservationConfig:
     """Ranges are cut here and divided by it, m."""
     frames: int = 3
     """Scans in the stack, newest first, so that moving things can be told from still ones."""
+    closing: bool = False
+    """Show how fast each sector closes in (m/s, oldest less newest frame) instead of the older frames."""
     pose: bool = False
     """Append the global pose (only for a fixed, known place)."""
     pose_scale: float = 10.0
@@ -64,22 +72,18 @@ class ObservationConfig:
     """Append the guide point, a way point from a planner, in polar form."""
 
     def __post_init__(self) -> None:
+        if self.closing and self.frames < 2:
+            raise ValueError(f"closing needs frames >= 2, got {self.frames}")
         if self.sectors < 4 or self.frames < 1 or not self.max_range > 0 or not self.pose_scale > 0:
             raise ValueError(f"sectors >= 4, frames >= 1 and lengths > 0 wanted, got {self}")
 
     @property
     def dim(self) -> int:
         """Length of one flat observation."""
-        return (
-            self.sectors * self.frames
-            + 4
-            + 2
-            + 2
-            + (4 if self.pose else 0)
-            + (4 if self.guide else 0)
-        )
+        scans = 2 if self.closing else self.frames
+        return self.sectors * scans + 8 + 4 * self.pose + 4 * self.guide
 
-    def spec(self, scan_period_s: float = 0.1) -> dict[str, Any]:
+    def spec(self, scan_period_s: float = SCAN_PERIOD_S) -> dict[str, Any]:
         """Names, shapes, units and frames for a policy file's manifest."""
         polar = "min(d/5, 2), log1p(d), cos, sin of the bearing"
         parts: list[dict[str, Any]] = [
@@ -89,6 +93,11 @@ class ObservationConfig:
             {"name": "velocity", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
             {"name": "last_command", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
         ]  # fmt: skip
+        if self.closing:
+            parts[0]["shape"] = [1, self.sectors]
+            closing = {"name": "closing", "shape": [self.sectors], "unit": f"{CLOSING_SCALE:g} m/s",
+                       "frame": "lidar", "over_s": scan_period_s * (self.frames - 1)}  # fmt: skip
+            parts.insert(1, closing)
         if self.pose:
             unit = f"x/{self.pose_scale:g} m, y/{self.pose_scale:g} m, cos, sin"
             parts.append({"name": "pose", "shape": [4], "unit": unit, "frame": "map"})
@@ -182,8 +191,13 @@ def build(
         if got[name].shape != shape:
             raise ValueError(f"{name} must be {shape}, got {got[name].shape}")
     scale = np.array([limits.v_max, limits.w_max])
+    scans = [sectors.reshape(n, -1)]
+    if config.closing:
+        span_s = SCAN_PERIOD_S * (config.frames - 1)
+        speed = (sectors[:, -1] - sectors[:, 0]) * (config.max_range / span_s / CLOSING_SCALE)
+        scans = [sectors[:, 0], np.clip(speed, -1, 1)]
     parts = [
-        sectors.reshape(n, -1),
+        *scans,
         polar(to_body(goal_w, pose_w)),
         vel_b / scale,
         last_command / scale,

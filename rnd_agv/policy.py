@@ -17,11 +17,11 @@ from learning.policy_file import OnnxPolicy
 from .command import CommandLimits, command_from_action, limit_rate
 from .grid import OccupancyGrid
 from .guide import Guide, GuideConfig, layers
-from .observation import ObservationConfig, ScanSpec, build, sector_min
+from .observation import SCAN_PERIOD_S, ObservationConfig, ScanSpec, build, sector_min
 from .robot import ROBOTS
 
 CONTROL_DT = 0.05
-SCAN_PERIOD_S = 0.1
+
 
 
 class AgvPolicy:

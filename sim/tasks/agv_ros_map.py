@@ -30,7 +30,9 @@ class AgvRosMap(AgvTask):
         self, map_yaml: str | Path | worlds.World, people: int = 0, **overrides: Any
     ) -> None:
         base = AgvConfig(
-            observation=ObservationConfig(sectors=36, frames=3, guide=True), max_steps=2400, guide="known",
+            observation=ObservationConfig(
+                sectors=48, max_range=6.0, frames=3, closing=True, guide=True
+            ), max_steps=2400, guide="known",
             guide_config=GuideConfig(resolution=0.1), max_movers=people,
         )  # fmt: skip
         super().__init__(replace(base, **overrides))

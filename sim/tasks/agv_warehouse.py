@@ -42,7 +42,9 @@ class AgvWarehouse(AgvTask):
                 f"layouts >= 1 and movers >= 0 wanted, got {layouts}, {people}, {vehicles}"
             )
         base = AgvConfig(
-            observation=ObservationConfig(sectors=36, frames=3, guide=True), max_steps=1200,
+            observation=ObservationConfig(
+                sectors=48, max_range=6.0, frames=3, closing=True, guide=True
+            ), max_steps=1200,
             goal_radius_m=0.5, guide="known", guide_config=GuideConfig(resolution=0.1),
             max_movers=people + vehicles,
         )  # fmt: skip
