@@ -212,3 +212,32 @@ def test_bringup_refuses_what_it_does_not_know(stage):
         line = [sys.executable, "-m", "ros_nodes.bringup", *words]
         done = subprocess.run(line, env=stage.env(), capture_output=True, text=True, timeout=30)
         assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_policy_file_drives_over_dds(stage, probe):
+    """The network is untrained: what counts is that its file is read and its commands arrive."""
+    pytest.importorskip("torch", reason="writing a policy file needs torch")
+    from learning.policy_file import save_policy
+    from learning.ppo import ActorCritic
+    from rnd_agv.policy import AgvPolicy
+    from ros_nodes.sim_robot import task_of
+
+    task = task_of("agv-simple-static")
+    folder = stage.folder / "policy"
+    save_policy(
+        folder, ActorCritic(task.config.observation.dim, 2, (16,), seed=3),
+        observation=task.config.observation.spec(),
+        action={"dim": 2, "robot": "agv", "limits": vars(task.robot.limits), "goal_radius_m": 0.5},
+        recipe={}, seeds=[3], evaluation={}, rate_hz=20.0,
+    )  # fmt: skip
+    raw, sent = probe.listen(TwistStamped, "cmd_vel_raw"), probe.listen(TwistStamped, "cmd_vel")
+    process = bringup(
+        stage, f"policy:={folder}", "autoarm:=true", "world:=agv-simple-static", "tier:=kinematic"
+    )
+    moved = lambda: sent and convert.command_from_twist(sent[-1][1]).any()  # noqa: E731
+    probe.until(moved, 60.0, "a command that passed the guard")
+    probe.spin(1.0)
+    commands = np.array([convert.command_from_twist(msg) for _, msg in raw])
+    assert np.isfinite(commands).all() and len(np.unique(commands, axis=0)) > 5
+    assert np.median(np.diff([at for at, _ in raw])) == pytest.approx(0.05, abs=0.01)  # 20 Hz
+    assert AgvPolicy(str(folder)).limits == task.robot.limits and process.poll() is None
