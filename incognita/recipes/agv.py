@@ -144,10 +144,10 @@ RECIPES: dict[str, Recipe] = {
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.1, "time_reward": -0.01,
                 "smooth_reward": -0.01, "near_reward": -0.03, "goal_reward": 5.0, "max_steps": 800,
-                "terminal_collision": True, "collision_reward": -8.0,
+                "terminal_collision": True, "collision_reward": -12.0,
             },
             eval_options={"max_steps": 1200, "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=10_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
+            num_envs=256, steps=5_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
         Recipe(
             "agv-barn", "agv-barn",
@@ -155,10 +155,10 @@ RECIPES: dict[str, Recipe] = {
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.04,
                 "smooth_reward": -0.01, "near_reward": -0.1, "near_m": 0.15, "goal_reward": 5.0,
-                "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0, "guide": "known",
+                "layouts": 150, "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0, "guide": "known",
             },
             eval_options={"max_steps": 2000, "guide": "built", "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=10_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
+            num_envs=256, steps=2_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
     )
 }  # fmt: skip
