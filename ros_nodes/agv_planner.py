@@ -12,13 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist, TwistStamped
-from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from numpy.typing import NDArray
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import LaserScan
-from std_msgs.msg import String
 
 from rnd_agv.observation import ScanSpec
 from rnd_agv.policy import CONTROL_DT, AgvPolicy
@@ -26,7 +20,17 @@ from rnd_agv.policy import CONTROL_DT, AgvPolicy
 from . import convert
 from .classical import LOCAL, Classical
 from .parameters import declare
-from .spin import run
+from .spin import INSTALL, run
+
+try:
+    from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist, TwistStamped
+    from nav_msgs.msg import OccupancyGrid, Odometry, Path
+    from rclpy.node import Node
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
+    from sensor_msgs.msg import LaserScan
+    from std_msgs.msg import String
+except ImportError:
+    raise SystemExit(INSTALL) from None
 
 
 @dataclass(frozen=True)

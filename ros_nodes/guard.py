@@ -11,20 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Twist, TwistStamped
-from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import LaserScan
-from std_msgs.msg import Bool, String
-from std_srvs.srv import SetBool, Trigger
 
 from . import convert
 from .guard_core import ARMED, DISARMED, STOPPED, ZERO, GuardConfig, GuardCore
 from .parameters import declare
-from .spin import run
+from .spin import INSTALL, run
+
+try:
+    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+    from geometry_msgs.msg import Twist, TwistStamped
+    from nav_msgs.msg import Odometry
+    from rclpy.clock import Clock, ClockType
+    from rclpy.node import Node
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
+    from sensor_msgs.msg import LaserScan
+    from std_msgs.msg import Bool, String
+    from std_srvs.srv import SetBool, Trigger
+except ImportError:
+    raise SystemExit(INSTALL) from None
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from nav_msgs.msg import OccupancyGrid, Odometry
 from numpy.typing import NDArray
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-from rosgraph_msgs.msg import Clock as ClockMsg
-from sensor_msgs.msg import CompressedImage, LaserScan
-from std_msgs.msg import String
 
 from rnd_agv.kinematics import touching
 from sim import movers as moving
@@ -34,7 +27,18 @@ from sim.noise import scan_noise
 
 from . import convert
 from .parameters import declare
-from .spin import run
+from .spin import INSTALL, run
+
+try:
+    from nav_msgs.msg import OccupancyGrid, Odometry
+    from rclpy.clock import Clock, ClockType
+    from rclpy.node import Node
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+    from rosgraph_msgs.msg import Clock as ClockMsg
+    from sensor_msgs.msg import CompressedImage, LaserScan
+    from std_msgs.msg import String
+except ImportError:
+    raise SystemExit(INSTALL) from None
 
 WATCHDOG_S = 0.25
 """A base without a command for this long stops by itself."""
