@@ -15,6 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .spin import INSTALL
+
+try:
+    from nav_msgs.msg import OccupancyGrid, Odometry
+    from rclpy.clock import Clock, ClockType
+    from rclpy.node import Node
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+    from rosgraph_msgs.msg import Clock as ClockMsg
+    from sensor_msgs.msg import CompressedImage, LaserScan
+    from std_msgs.msg import String
+except ImportError:
+    raise SystemExit(INSTALL) from None
+
 from rnd_agv.kinematics import touching
 from sim import movers as moving
 from sim import tasks
@@ -27,18 +40,8 @@ from sim.noise import scan_noise
 
 from . import convert
 from .parameters import declare
-from .spin import INSTALL, run
+from .spin import run
 
-try:
-    from nav_msgs.msg import OccupancyGrid, Odometry
-    from rclpy.clock import Clock, ClockType
-    from rclpy.node import Node
-    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-    from rosgraph_msgs.msg import Clock as ClockMsg
-    from sensor_msgs.msg import CompressedImage, LaserScan
-    from std_msgs.msg import String
-except ImportError:
-    raise SystemExit(INSTALL) from None
 
 WATCHDOG_S = 0.25
 """A base without a command for this long stops by itself."""
