@@ -42,7 +42,6 @@ from . import convert
 from .parameters import declare
 from .spin import run
 
-
 WATCHDOG_S = 0.25
 """A base without a command for this long stops by itself."""
 
