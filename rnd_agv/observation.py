@@ -78,10 +78,14 @@ class ObservationConfig:
             raise ValueError(f"sectors >= 4, frames >= 1 and lengths > 0 wanted, got {self}")
 
     @property
+    def scan_dim(self) -> int:
+        """Length of the scan part, which comes first."""
+        return self.sectors * (2 if self.closing else self.frames)
+
+    @property
     def dim(self) -> int:
         """Length of one flat observation."""
-        scans = 2 if self.closing else self.frames
-        return self.sectors * scans + 8 + 4 * self.pose + 4 * self.guide
+        return self.scan_dim + 8 + 4 * self.pose + 4 * self.guide
 
     def spec(self, scan_period_s: float = SCAN_PERIOD_S) -> dict[str, Any]:
         """Names, shapes, units and frames for a policy file's manifest."""

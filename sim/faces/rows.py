@@ -90,7 +90,7 @@ class Rows:
         self.max_steps = self.batch.spec.max_episode_steps
         self.action_space = spaces.Box(-1.0, 1.0, (self.batch.spec.action_dim,), np.float32)
         observation = task.config.observation
-        scan = observation.sectors * observation.frames
+        scan = observation.scan_dim
         # goal and guide point give the goal away: a relabelled goal would contradict them
         self._kept = np.r_[0:scan, scan + 4 : scan + 8 + 4 * observation.pose]
         self.observation_space: spaces.Space[Any]
