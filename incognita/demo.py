@@ -188,8 +188,15 @@ def _can_render(world: World, task: AgvTask, console: Console) -> bool:
 
 
 def _drive_nodes(
-    world: str, policy: Path, seed: int, tier: str, store: Path, camera_hz: float, log: Path, say: Say
-) -> None:  # fmt: skip
+    world: str,
+    policy: Path,
+    seed: int,
+    tier: str,
+    store: Path,
+    camera_hz: float,
+    log: Path,
+    say: Say,
+) -> None:
     """Run simulator, guard and planner as nodes until the episode is over; Ctrl-C ends them all.
 
     They get a DDS domain of their own on this machine alone: the demo must never meet a robot.

@@ -1,4 +1,4 @@
-"""The demo's page: map, drive, video, what the policy values and what a curious learner would seek."""
+"""The demo's page: map, drive, video, what the policy values and what curiosity would seek."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from .report import (
     machine_table,
     picture,
     table,
-    text,
     top_down,
     video,
     video_bytes,
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 HEAT_POINTS = 3000
 """About as many positions of a map are evaluated for a heat map."""
 COUNT_CELL_M = 0.5
-MOMENTS = (0.1, 0.4, 0.75)
+MOMENTS = (0.3, 0.7)
 """Shares of the episode at which a scan is drawn."""
 
 
@@ -89,7 +88,8 @@ def write_demo_report(
         Section("Video", _videos(task, world, episode)),
         Section("What the lidar sees", _scans(task, world, episode)),
         Section("Speed and clearance", _series(task, episode, gaps)),
-        Section("What the networks say of this place", _heats(task, world, policy, drives, shown)),
+        Section("What the policy expects", [_value(task, world, policy, shown)], wide=True),
+        Section("What curiosity would seek next", _novelty(world, drives, shown)),
     ]
     if curve := training_curve(policy):
         sections.append(Section("How the policy was trained", [curve], wide=True))
@@ -104,8 +104,9 @@ def write_demo_report(
     sections.append(Section("How this was made", [about]))
     place = "an unknown warehouse" if world.name.startswith("warehouse") else world.name
     lead = (
-        f"A policy trained in simulation drives a {task.robot.name.upper()} across {place}: lidar and "
-        f"odometry in, velocity out, a guard in between. Simulator, planner and guard ran as {over}."
+        f"A policy trained in simulation drives a {task.robot.name.upper()} across {place}: lidar "
+        "and odometry in, velocity out, a guard in between. "
+        f"Simulator, planner and guard ran as {over}."
     )
     return write_report(path, "Incognita demo", *sections, lead=lead, numbers=numbers)
 
@@ -158,12 +159,16 @@ def _videos(task: AgvTask, world: World, episode: Episode) -> list[str]:
     parts = []
     if "chase" in episode.cameras:
         frames = (episode.frame("chase", i) for i in steps)
-        parts.append(video(video_bytes(frames, rate), "Camera behind the robot, from the episode store."))
-    parts.append(video(video_bytes(above, rate), "From above: robot, lidar returns, and what moves."))
+        caption = "Camera behind the robot, from the episode store."
+        parts.append(video(video_bytes(frames, rate), caption))
+    caption = "From above: robot, lidar returns, and what moves."
+    parts.append(video(video_bytes(above, rate), caption))
     return parts
 
 
-def _hits(task: AgvTask, pose: NDArray[np.float64], ranges: NDArray[np.float32]) -> NDArray[np.float64]:
+def _hits(
+    task: AgvTask, pose: NDArray[np.float64], ranges: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """(B, 2) lidar returns in the world."""
     hit = ranges < task.scan.range_max
     angles = pose[2] + task.scan.angles[hit]
@@ -189,18 +194,19 @@ def _scans(task: AgvTask, world: World, episode: Episode) -> list[str]:
 
 
 def _series(task: AgvTask, episode: Episode, gaps: NDArray[np.float64]) -> list[str]:
-    a = episode.arrays
-    time_s = a["time_s"]
-    forward = {"sent by the guard": (time_s, a["command"][:, 0]), "driven": (time_s, a["vel_b"][:, 0])}
-    turn = {"sent by the guard": (time_s, a["command"][:, 1]), "driven": (time_s, a["vel_b"][:, 1])}
+    time_s, limits = episode.arrays["time_s"], task.robot.limits
+    sent, driven = episode.arrays["command"], episode.arrays["vel_b"]
+    speeds = {
+        "forward, sent, m/s": (time_s, sent[:, 0]),
+        "forward, driven, m/s": (time_s, driven[:, 0]),
+        "turn, sent, rad/s": (time_s, sent[:, 1]),
+    }
     gap = {"footprint to nearest return": (time_s, gaps)}
-    limits = task.robot.limits
+    most = f"Speeds; at most {limits.v_max:g} m/s and {limits.w_max:g} rad/s."
     return [
-        picture(draw_curves(forward, "m/s", xlabel="s"),
-                f"Forward speed; at most {limits.v_max:g} m/s."),
-        picture(draw_curves(turn, "rad/s", xlabel="s"), f"Turn rate; at most {limits.w_max:g} rad/s."),
+        picture(draw_curves(speeds, "m/s, rad/s", xlabel="s"), most),
         picture(draw_curves(gap, "m", xlabel="s"), "Clearance by the lidar."),
-    ]  # fmt: skip
+    ]
 
 
 def _episodes(drives: Sequence[Drive]) -> str:
@@ -250,40 +256,51 @@ class Lattice:
         return out.reshape(len(self.y), len(self.x))
 
 
-def _heats(
-    task: AgvTask, world: World, policy: Path, drives: Sequence[Drive], shown: Drive
-) -> list[str]:  # fmt: skip
-    goal, path = np.asarray(shown.outcome["goal_w"]), shown.episode.arrays["pose_w"]
-    obstacles = {"boxes": world.boxes, "discs": world.discs}
+def _value(task: AgvTask, world: World, policy: Path, shown: Drive) -> str:
+    goal = np.asarray(shown.outcome["goal_w"])
     xmin, ymin, xmax, ymax = world.bounds
-    fine = Lattice.over(world, max(0.2, float(np.sqrt((xmax - xmin) * (ymax - ymin) / HEAT_POINTS))))
-    free = world.clearance(fine.points) >= task.robot.inscribed_m
-    value = fine.image(state_values(policy, task, world, goal, fine.points[free]), free)
-    coarse = Lattice.over(world, COUNT_CELL_M)
-    inside = world.clearance(coarse.points) > 0
-    layout = int(drives[0].episode.attrs["attrs"].get("layout", 0))
-    counts, novelty = bonuses([drive.episode for drive in drives], layout)
-    seen = [_ask(net, coarse.points[inside], goal, layout) for net in (counts, novelty)]
-    heats = [
-        (value, fine, "discounted return", "magma",
-         "Value head: the return that the policy expects from standing there, facing its guide "
-         "point, with the same goal."),
-        (coarse.image(seen[0], inside), coarse, "1/√visits", "viridis",
-         "Count bonus: what a curious learner would be paid for going there next, after these drives."),
-        (coarse.image(seen[1], inside), coarse, "squared error", "viridis",
-         "RND bonus after it has learned from these drives: low where it has been, high where not."),
-    ]  # fmt: skip
-    return [
-        picture(
-            draw_heat(image, lattice.bounds, label, path_w=path, goal_w=goal, colours=colours, **obstacles),
-            caption,
-        )
-        for image, lattice, label, colours, caption in heats
-    ]
+    step_m = max(0.2, float(np.sqrt((xmax - xmin) * (ymax - ymin) / HEAT_POINTS)))
+    lattice = Lattice.over(world, step_m)
+    free = world.clearance(lattice.points) >= task.robot.inscribed_m
+    values = state_values(policy, task, world, goal, lattice.points[free])
+    figure = draw_heat(
+        lattice.image(values, free), lattice.bounds, "discounted return", boxes=world.boxes,
+        discs=world.discs, path_w=shown.episode.arrays["pose_w"], goal_w=goal, colours="magma",
+    )  # fmt: skip
+    caption = (
+        "The value head: the return that it expects from standing there, facing the guide point, "
+        "with the goal of the drive shown."
+    )
+    return picture(figure, caption)
+
+
+def _novelty(world: World, drives: Sequence[Drive], shown: Drive) -> list[str]:
+    goal, path = np.asarray(shown.outcome["goal_w"]), shown.episode.arrays["pose_w"]
+    lattice = Lattice.over(world, COUNT_CELL_M)
+    inside = world.clearance(lattice.points) > 0
+    captions = {
+        "1/√visits": "Count bonus for going there next: what a curious learner would be paid.",
+        "squared error": "RND bonus: low where the drives went, high where it has not been.",
+    }
+    parts = []
+    for bonus, (label, caption) in zip(
+        bonuses([drive.episode for drive in drives]), captions.items(), strict=True
+    ):
+        image = lattice.image(_ask(bonus, lattice.points[inside], goal), inside)
+        figure = draw_heat(
+            image, lattice.bounds, label, boxes=world.boxes, discs=world.discs, path_w=path,
+            goal_w=goal,
+        )  # fmt: skip
+        parts.append(picture(figure, caption))
+    return parts
 
 
 def state_values(
-    policy: Path, task: AgvTask, world: World, goal_w: NDArray[np.float64], xy_w: NDArray[np.float64]
+    policy: Path,
+    task: AgvTask,
+    world: World,
+    goal_w: NDArray[np.float64],
+    xy_w: NDArray[np.float64],
 ) -> NDArray[np.float32]:
     """(K,) extrinsic value of standing still at (K, 2) positions, facing the guide point."""
     manifest, net = verify_policy(policy), load_policy(policy)
@@ -293,8 +310,8 @@ def state_values(
     pose = np.column_stack([xy_w, np.zeros(len(xy_w))])
     ahead = np.concatenate([guide.points(row[None]) for row in pose])
     pose[:, 2] = np.arctan2(*(ahead - xy_w).T[::-1])
-    lidar = pose.copy()
-    lidar[:, :2] += task.robot.lidar_x_m * np.stack([np.cos(pose[:, 2]), np.sin(pose[:, 2])], axis=1)
+    lidar, facing = pose.copy(), np.stack([np.cos(pose[:, 2]), np.sin(pose[:, 2])], axis=1)
+    lidar[:, :2] += task.robot.lidar_x_m * facing
     bank = WorldBank()
     slot = np.full(len(pose), bank.add(world), np.int32)
     ranges = np.empty((len(pose), task.scan.beams), np.float32)
@@ -314,11 +331,11 @@ def state_values(
     return value
 
 
-def bonuses(episodes: Sequence[Episode], layout: int) -> tuple[IntrinsicReward, IntrinsicReward]:
+def bonuses(episodes: Sequence[Episode]) -> tuple[IntrinsicReward, IntrinsicReward]:
     """A visit count and an RND bonus that have learned from the episodes."""
     counts = make("count", len(EXPLORE), 2, cell_m=COUNT_CELL_M)
     novelty = make("rnd", len(EXPLORE), 2, fourier_length_m=2.0, sample_fraction=1.0)
-    rollouts = [_transitions(episode, layout) for episode in episodes]
+    rollouts = [_transitions(episode) for episode in episodes]
     for rollout in rollouts:
         counts.update(rollout)
     for _ in range(30):
@@ -327,11 +344,11 @@ def bonuses(episodes: Sequence[Episode], layout: int) -> tuple[IntrinsicReward, 
     return counts, novelty
 
 
-def _transitions(episode: Episode, layout: int) -> Transition:
+def _transitions(episode: Episode) -> Transition:
     """The episode as (T - 1, 1) transitions of the novelty state."""
     pose = episode.arrays["pose_w"]
     goal = np.broadcast_to(episode.attrs["attrs"]["goal_w"], (len(pose), 2))
-    state = np.column_stack([pose, goal, np.full(len(pose), layout)])[:, None]
+    state = np.column_stack([pose, goal, np.zeros(len(pose))])[:, None]  # all in one layout
     end = np.zeros((len(pose) - 1, 1), bool)
     end[-1] = True
     command = episode.arrays["command"][1:, None]
@@ -339,11 +356,11 @@ def _transitions(episode: Episode, layout: int) -> Transition:
 
 
 def _ask(
-    bonus: IntrinsicReward, xy_w: NDArray[np.float64], goal_w: NDArray[np.float64], layout: int
+    bonus: IntrinsicReward, xy_w: NDArray[np.float64], goal_w: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """(K,) bonus for reaching (K, 2) positions next."""
     k = len(xy_w)
-    rest = np.broadcast_to([0.0, *goal_w, layout], (k, 4))
+    rest = np.broadcast_to([0.0, *goal_w, 0.0], (k, 4))
     state = np.column_stack([xy_w, rest])[None]  # (1, K, 6): all at the same time
     none = np.zeros((1, k), bool)
     paid: NDArray[np.float32] = bonus.compute(
@@ -372,7 +389,7 @@ def training_curve(policy: Path) -> str:
         name: (steps[keep], 100 * np.asarray(columns[name], float)[keep])
         for name in ("success", "collision")
     }
-    caption = "Training: goals reached and collisions among the last 100 episodes, with exploration noise."
+    caption = "Goals reached and collisions among the last 100 episodes, with exploration noise."
     return picture(draw_curves(curves, "% of episodes"), caption)
 
 
@@ -381,6 +398,3 @@ def _whole_lines(file: Path) -> Iterator[dict[str, float]]:
     for line in file.read_text().splitlines():
         if line.endswith("}"):
             yield json.loads(line)
-
-
-__all__ = ["Lattice", "bonuses", "clearance_m", "state_values", "training_curve", "write_demo_report"]
