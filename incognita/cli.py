@@ -212,7 +212,8 @@ def main() -> None:
         sys.argv.remove("--debug")
     _add_groups()
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt as stop:

@@ -36,7 +36,8 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Rates and ratios as plain numbers."""
         ok = self.success
-        ratio = self.path_m[ok] / np.maximum(self.shortest_m[ok], 1e-6)
+        known = ok & np.isfinite(self.shortest_m)
+        ratio = self.path_m[known] / np.maximum(self.shortest_m[known], 1e-6)
         return {
             "episodes": len(ok),
             "success": float(ok.mean()),
@@ -44,9 +45,9 @@ class Evaluation:
             "at_fault": float(self.at_fault.mean()),
             "timeout": float((~ok & ~self.collision).mean()),
             "time_s": float(self.steps[ok].mean() * self.dt) if ok.any() else None,
-            "path_ratio": float(ratio.mean()) if ok.any() else None,
-            "path_ratio_total": float(self.path_m[ok].sum() / self.shortest_m[ok].sum())
-            if ok.any()
+            "path_ratio": float(ratio.mean()) if known.any() else None,
+            "path_ratio_total": float(self.path_m[known].sum() / self.shortest_m[known].sum())
+            if known.any()
             else None,
         }
 
