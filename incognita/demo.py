@@ -46,6 +46,8 @@ DRIVE_WALL_S = 100.0
 """No further episode starts after this time."""
 TIMEOUT_S = 60.0
 """Simulated seconds of an episode in one process."""
+NOTHING = (1e6, 1e6, 0.0)
+"""Disc in the robot's own place among those that it may meet, as the node records it."""
 Say = Callable[[str], None]
 
 
@@ -358,7 +360,7 @@ def drive_in_process(
                 "vel_b": state.vel_b[0].astype(np.float32),
                 "contact": state.contact[0],
                 "scan": env.ranges[0],
-                "discs": env.obstacles()[0].astype(np.float32),
+                "discs": np.vstack([env.obstacles()[0], NOTHING]).astype(np.float32),
             }
             episode.append(step, frames)
             gap = float(np.hypot(*(goal - state.pose_w[0, :2])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def write_demo_report(
         "time": f"{outcome['time_s']:.1f} s",
         "way driven": f"{outcome['path_m']:.1f} m",
         "closest to anything": f"{100 * gaps.min():.0f} cm",
-        "control": over,
+        "transport": {"ros2-dds": "ROS 2 DDS", "in-process": "no ROS"}[transport],
     }
     sections = [
         Section("The drive", _drive(task, world, shown, drives), wide=True),
@@ -372,29 +372,34 @@ def _ask(
 def training_curve(policy: Path) -> str:
     """Success and collisions over the training, from the curve beside the policy; "" without one.
 
-    A run has ``curve.jsonl`` beside its policy, a shipped policy ``NAME.curve.json`` with the
-    columns steps, success and collision.
+    A run has ``curve.jsonl`` beside its policy, a shipped policy ``NAME.curve.json``, made by
+    :func:`thin_curve`, which is left out if it is of another policy than the folder holds.
     """
     shipped, run = policy.parent / f"{policy.name}.curve.json", policy.parent / "curve.jsonl"
     if shipped.is_file():
         columns = json.loads(shipped.read_text())
+        if columns["policy"] != verify_policy(policy)["manifest_sha256"]:
+            return ""
     elif run.is_file():
-        rows = list(_whole_lines(run))
-        columns = {key: [row[key] for row in rows] for key in ("steps", "success", "collision")}
+        columns = thin_curve(run, policy)
     else:
         return ""
-    steps = np.asarray(columns["steps"], float)
-    keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 400)).astype(int))
     curves = {
-        name: (steps[keep], 100 * np.asarray(columns[name], float)[keep])
+        name: (columns["steps"], 100 * np.asarray(columns[name], float))
         for name in ("success", "collision")
     }
     caption = "Goals reached and collisions among the last 100 episodes, with exploration noise."
     return picture(draw_curves(curves, "% of episodes"), caption)
 
 
-def _whole_lines(file: Path) -> Iterator[dict[str, float]]:
-    """Objects of a JSON-lines file; a last line that is still being written is left out."""
-    for line in file.read_text().splitlines():
-        if line.endswith("}"):
-            yield json.loads(line)
+def thin_curve(run: Path, policy: Path, points: int = 200) -> dict[str, Any]:
+    """Columns steps, success and collision of a run's ``curve.jsonl``, and whose they are.
+
+    A last line that is still being written is left out.
+    """
+    rows = [json.loads(line) for line in run.read_text().splitlines() if line.endswith("}")]
+    keep = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), points)).astype(int))
+    columns: dict[str, Any] = {"policy": verify_policy(policy)["manifest_sha256"]}
+    for name in ("steps", "success", "collision"):
+        columns[name] = [rows[i][name] for i in keep]
+    return columns

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from .command import CommandLimits
 
-
 SCAN_PERIOD_S = 0.1
 """Time between the frames of a scan stack."""
 CLOSING_SCALE = 3.0
@@ -43,7 +42,7 @@ class ScanSpec:
     @property
     def angles(self) -> NDArray[np.float64]:
         """(beams,) angle of every beam, rad."""
-        return self.angle_min + self.angle_increment * np.arange(self.beams)
+        return np.asarray(self.angle_min + self.angle_increment * np.arange(self.beams), np.float64)
 
 
 def full_circle(beams: int, range_max: float, range_min: float = 0.0) -> ScanSpec:

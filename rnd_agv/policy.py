@@ -23,7 +23,6 @@ from .robot import ROBOTS
 CONTROL_DT = 0.05
 
 
-
 class AgvPolicy:
     """One robot's policy, called at 20 Hz with the newest scan.
 

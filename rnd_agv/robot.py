@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .command import CommandLimits
@@ -39,7 +40,7 @@ class RobotSpec:
     @property
     def circumscribed_m(self) -> float:
         """Radius of the circle around the footprint."""
-        return (self.length_m**2 + self.width_m**2) ** 0.5 / 2
+        return math.hypot(self.length_m, self.width_m) / 2
 
     @property
     def inscribed_m(self) -> float:

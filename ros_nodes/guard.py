@@ -62,7 +62,8 @@ class Guard(Node):
         self._out = self.create_publisher(twist, "cmd_vel", latest)
         self._state = self.create_publisher(String, "~/state", kept)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", 10)
-        self.create_subscription(raw, "cmd_vel_raw", self._on_command, latest)
+        # best effort: after a lost message a reliable reader waits for it, and holds up newer ones
+        self.create_subscription(raw, "cmd_vel_raw", self._on_command, sensor)
         self.create_subscription(LaserScan, "scan", self._on_scan, sensor)
         self.create_subscription(Odometry, "odom", self._on_odom, sensor)
         for qos in (latest, sensor):  # reliable where the button is, any button otherwise

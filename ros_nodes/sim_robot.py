@@ -21,7 +21,7 @@ try:
     from nav_msgs.msg import OccupancyGrid, Odometry
     from rclpy.clock import Clock, ClockType
     from rclpy.node import Node
-    from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+    from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
     from rosgraph_msgs.msg import Clock as ClockMsg
     from sensor_msgs.msg import CompressedImage, LaserScan
     from std_msgs.msg import String
@@ -243,7 +243,8 @@ class Robot:
         self.state = create(String, f"{topic}episode", kept)
         self.camera = create(CompressedImage, f"{topic}camera/image_raw/compressed", 1)
         twist = TwistStamped if node.config.cmd_vel_stamped else Twist
-        node.create_subscription(twist, f"{topic}cmd_vel", self._on_command, 1)
+        newest = qos_profile_sensor_data  # a lost command must not hold up the next ones
+        node.create_subscription(twist, f"{topic}cmd_vel", self._on_command, newest)
         self.builder: Any = None
 
     def _on_command(self, msg: Any) -> None:

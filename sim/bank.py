@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,7 +50,7 @@ class WorldBank:
         return slot
 
 
-def _grown(array: NDArray, rows: int, columns: int = 0) -> NDArray:
+def _grown(array: NDArray[Any], rows: int, columns: int = 0) -> NDArray[Any]:
     """The array with at least this many rows and columns, new cells zero."""
     shape = list(array.shape)
     shape[0] = max(shape[0], rows)

@@ -275,7 +275,7 @@ class BatchEnv:
             moving_map = (self.config.guide == "built") | self.target
             for row in np.flatnonzero(moving_map & (s.t % period == 0)):
                 guide.goal_w[row] = s.goal_w[row]
-                guide.plan(row)
+                guide.plan(int(row))
             s.guide_w = guide.points(s.seen_pose_w)
         truth = self.oracle or guide
         if truth is not None and self.config.progress_reward:
@@ -342,7 +342,7 @@ class BatchEnv:
         if self.guide is not None and s.guide_w is not None:
             if self.config.guide == "built":
                 for row in rows:
-                    self.guide.plan(row)
+                    self.guide.plan(int(row))
             s.guide_w[rows] = self.guide.points(s.seen_pose_w)[rows]
         truth = self.oracle or self.guide
         if truth is not None and self.config.progress_reward:

@@ -187,7 +187,9 @@ def _cast(  # type: ignore[no-untyped-def]
                         t = t if chord >= _ZERO else reach
                         t = t if t >= _ZERO else reach
                         if out_labels is not None and t < rays[i, 4, j]:
-                            labels[i, j] = disc_labels[w, k] if k < fixed else mover_labels[n, k - fixed]
+                            labels[i, j] = (
+                                disc_labels[w, k] if k < fixed else mover_labels[n, k - fixed]
+                            )
                         rays[i, 4, j] = min(rays[i, 4, j], t)
 
         for i in range(chunks):
@@ -260,7 +262,9 @@ def _disc_spans(posts, count, x, y, turned, per_rad, around, reach, span):  # ty
         half = ratio + np.float32(0.5708) * ratio * ratio * ratio + _MARGIN
         first = (_atan2(dy, dx) - half) * per_rad - turned
         span[0, k] = first - around * np.floor(first / around)
-        length = np.float32(2) * half * per_rad if d2 < (reach + r) * (reach + r) else np.float32(-1)
+        length = (
+            np.float32(2) * half * per_rad if d2 < (reach + r) * (reach + r) else np.float32(-1)
+        )
         length = np.float32(-2) if d2 <= r * r else length
         span[1, k] = length if r > _ZERO else np.float32(-1)
 

@@ -20,7 +20,7 @@ from rnd_agv.observation import ObservationConfig
 from rnd_agv.robot import AGV
 from sim.backend import CONTROL_DT
 from sim.mujoco_batch import SUBSTEPS
-from sim.robots import GROUP_STATIC, wheel_speeds, world_spec
+from sim.robots import GROUP_STATIC, world_spec
 from sim.tasks.agv import AgvConfig, AgvTask, Placement, State, free_walk
 from sim.worlds.world import CRATE, WALL, Draft, World, first_accepted
 
@@ -55,7 +55,9 @@ def maze(seed: int) -> World:
                 continue
             at, along = (b + 1) * CELL_M - draft.x, a * CELL_M - draft.x
             corners = (at - 0.1, along, at + 0.1, along + CELL_M)
-            draft.add(WALL, *(corners if not d else (corners[1], corners[0], corners[3], corners[2])))
+            draft.add(
+                WALL, *(corners if not d else (corners[1], corners[0], corners[3], corners[2]))
+            )
         while len(draft.rows) < BOXES:
             i, j = rng.integers(CELLS + 1, size=2)
             x, y = i * CELL_M - draft.x, j * CELL_M - draft.y
@@ -114,7 +116,9 @@ class MazeTask(AgvTask):
 class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """The same task for one robot, by the book: one ``mj_step(nstep=10)``, one ``mj_multiRay``."""
 
-    def __init__(self, seed: int = 0, row: int = 0, goal_m: tuple[float, float] = (1.0, 5.0)) -> None:
+    def __init__(
+        self, seed: int = 0, row: int = 0, goal_m: tuple[float, float] = (1.0, 5.0)
+    ) -> None:
         self.task = task = MazeTask(seed, goal_m)
         spec = world_spec(task.world, AGV)
         # MuJoCo's default, and the faster setting with 60 static boxes
@@ -145,7 +149,9 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         placed = self.task.place(self.rng)
         return self.start(placed.start_w, placed.goal_w), {}
 
-    def start(self, start_w: NDArray[np.float64], goal_w: NDArray[np.float64]) -> NDArray[np.float32]:
+    def start(
+        self, start_w: NDArray[np.float64], goal_w: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
         """Put the robot at rest at (3,) with goal (2,)."""
         mujoco.mj_resetData(self.model, self.data)
         x, y, yaw = start_w
@@ -169,7 +175,10 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.v = min(max(v, self.v - most_v), self.v + most_v)
         self.w = min(max(b * limits.w_max, self.w - most_w), self.w + most_w)
         half = self.w * AGV.track_m * AGV.separation_multiplier / 2
-        self.data.ctrl[:] = (self.v - half) / AGV.wheel_radius_m, (self.v + half) / AGV.wheel_radius_m
+        self.data.ctrl[:] = (
+            (self.v - half) / AGV.wheel_radius_m,
+            (self.v + half) / AGV.wheel_radius_m,
+        )
         mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
         self._pose()
         self.t += 1
@@ -204,7 +213,9 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.dist, None, RAYS, far,
         )  # fmt: skip
         obs = self.obs
-        obs[:RAYS] = np.where(self.dist < 0, far, self.dist) / self.task.config.observation.max_range
+        obs[:RAYS] = (
+            np.where(self.dist < 0, far, self.dist) / self.task.config.observation.max_range
+        )
         dx, dy = self.goal_x - self.x, self.goal_y - self.y
         self.distance = d = math.hypot(dx, dy)
         c, s = math.cos(self.yaw), math.sin(self.yaw)

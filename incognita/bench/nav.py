@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -37,7 +36,9 @@ def ours(tier: Tier, n: int, steps: int, seed: int) -> Callable[[], int]:
     return work
 
 
-def gymnasium_steps(env: SyncVectorEnv | AsyncVectorEnv, steps: int, seed: int) -> Callable[[], int]:
+def gymnasium_steps(
+    env: SyncVectorEnv | AsyncVectorEnv, steps: int, seed: int
+) -> Callable[[], int]:
     """Work: ``steps`` steps of a Gymnasium vector environment under random actions."""
     env.reset(seed=seed)
     rng = np.random.default_rng(seed)

@@ -88,6 +88,7 @@ def run(
             with curve_path.open("a") as curve:
                 _train(ppo, phase, folder_k, board, curve, console, quiet)
             net, steps = ppo.net, ppo.steps
+    assert net is not None  # there is always a phase
     result: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "steps": steps}
     result["train_wall_s"] = time.time() - began
     if eval_episodes:

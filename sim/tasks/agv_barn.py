@@ -27,7 +27,7 @@ V_STAR = 2.0
 
 def barn_score(
     success: NDArray[np.bool_], time_s: NDArray[np.float64], path_m: NDArray[np.float64]
-) -> NDArray:
+) -> NDArray[Any]:
     """Score of each run in [0, 0.5]: (k,) success, (k,) seconds, (k,) metres of the reference path."""
     best = np.asarray(path_m) / V_STAR
     return np.asarray(success) * best / np.clip(time_s, 2 * best, 8 * best)
@@ -68,9 +68,9 @@ class AgvBarn(AgvTask):
             self.index = json.loads(path.read_text())
             self.names = sorted(self.index)
             self.layouts, self.first_layout = len(self.names), 0
-        self._made: dict[int, tuple[worlds.World, NDArray, NDArray, float]] = {}
+        self._made: dict[int, tuple[worlds.World, NDArray[Any], NDArray[Any], float]] = {}
 
-    def layout(self, number: int) -> tuple[worlds.World, NDArray, NDArray, float]:
+    def layout(self, number: int) -> tuple[worlds.World, NDArray[Any], NDArray[Any], float]:
         """World, start (3,), goal (2,) and reference path length (m) of a number."""
         if number not in self._made:
             if self.index is not None:
@@ -98,7 +98,7 @@ class AgvBarn(AgvTask):
         return Placement(world, start + jitter, goal, layout=number)
 
 
-def drawn(seed: int) -> tuple[worlds.World, NDArray, NDArray, float]:
+def drawn(seed: int) -> tuple[worlds.World, NDArray[Any], NDArray[Any], float]:
     """A world like the benchmark's, never one of them: smoothed random cells of 0.15 m between two walls."""
     cell, wide, deep = 0.15, 30, 30
     for attempt in range(100):

@@ -55,9 +55,9 @@ class AgvWarehouse(AgvTask):
             people,
             vehicles,
         )
-        self._made: dict[int, tuple[worlds.World, list[tuple[NDArray, NDArray]]]] = {}
+        self._made: dict[int, tuple[worlds.World, list[tuple[NDArray[Any], NDArray[Any]]]]] = {}
 
-    def layout(self, number: int) -> tuple[worlds.World, list[tuple[NDArray, NDArray]]]:
+    def layout(self, number: int) -> tuple[worlds.World, list[tuple[NDArray[Any], NDArray[Any]]]]:
         """A warehouse and walks in it, made at their first use."""
         if number not in self._made:
             world = worlds.warehouse(number)

@@ -31,13 +31,17 @@ def barn(index_entry: Mapping[str, Any], name: str = "barn") -> World:
         try:
             parts[key] = np.array(index_entry[key], np.float64).reshape(-1, wanted)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"index_entry[{key!r}] must be rows of {wanted} numbers ({error!r})") from None
+            raise ValueError(
+                f"index_entry[{key!r}] must be rows of {wanted} numbers ({error!r})"
+            ) from None
         if not np.isfinite(parts[key]).all():
             raise ValueError(f"index_entry[{key!r}] must be finite")
     centres = parts["cylinders"]
     everything = np.concatenate([centres, parts["start"][:, :2], parts["goal"] + (0, 1.5)])
     low, high = everything.min(axis=0) - MARGIN_M, everything.max(axis=0) + MARGIN_M
-    discs = np.concatenate([centres, np.full((len(centres), 1), CYLINDER_M)], axis=1).astype(np.float32)
+    discs = np.concatenate([centres, np.full((len(centres), 1), CYLINDER_M)], axis=1).astype(
+        np.float32
+    )
     return World(
         name, 0, (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
         np.zeros((0, 4), np.float32), np.zeros(0, np.int8), discs, np.full(len(discs), PILLAR, np.int8),

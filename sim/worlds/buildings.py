@@ -102,13 +102,19 @@ def _split(
     low, high = (x0, x1) if along_y else (y0, y1)
     at = float(rng.uniform(low + room, high - room))
     walls.append(_Wall(along_y, at, *((y0, y1) if along_y else (x0, x1))))
-    parts = ((x0, y0, at, y1), (at, y0, x1, y1)) if along_y else ((x0, y0, x1, at), (x0, at, x1, y1))
+    parts = (
+        ((x0, y0, at, y1), (at, y0, x1, y1)) if along_y else ((x0, y0, x1, at), (x0, at, x1, y1))
+    )
     for part in parts:
         _split(rng, part, room, walls, cells)
 
 
 def _doors(
-    rng: np.random.Generator, wall: _Wall, walls: list[_Wall], door_m: tuple[float, float], again: float
+    rng: np.random.Generator,
+    wall: _Wall,
+    walls: list[_Wall],
+    door_m: tuple[float, float],
+    again: float,
 ) -> list[tuple[float, float]]:
     """One or two door openings, ascending, clear of every wall that ends at this one."""
     joints = [

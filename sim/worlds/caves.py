@@ -24,7 +24,9 @@ def cave(
         ValueError: an argument is off, or nothing passable was found.
     """
     if not (0.2 <= cell_m <= 2 and all(10 * cell_m <= side <= 200 for side in size)):
-        raise ValueError(f"cell_m in [0.2, 2] and sides in [10 cells, 200 m] wanted, got {cell_m}, {size}")
+        raise ValueError(
+            f"cell_m in [0.2, 2] and sides in [10 cells, 200 m] wanted, got {cell_m}, {size}"
+        )
     if not 0.2 <= fill <= 0.5:
         raise ValueError(f"fill must be in [0.2, 0.5], got {fill}")
     shape = tuple(int(side / cell_m + 1e-9) for side in size[::-1])
@@ -33,7 +35,9 @@ def cave(
         rock = rng.random(shape) < fill
         for _ in range(5):
             padded = np.pad(rock, 1, constant_values=True).astype(np.uint8)
-            around = cv2.filter2D(padded, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)[1:-1, 1:-1]
+            around = cv2.filter2D(padded, -1, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT)[
+                1:-1, 1:-1
+            ]
             rock = around >= 5
         # what the robot's disc can reach from the largest hall, grown back by its radius, stays floor
         fine = max(int(np.ceil(cell_m / 0.1)), 1)
@@ -44,7 +48,9 @@ def cave(
         if count < 2:
             return None
         largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-        reach = cv2.distanceTransform((region != largest).astype(np.uint8), cv2.DIST_L2, 5) <= radius
+        reach = (
+            cv2.distanceTransform((region != largest).astype(np.uint8), cv2.DIST_L2, 5) <= radius
+        )
         kept = reach[1:-1, 1:-1].reshape(shape[0], fine, shape[1], fine).any(axis=(1, 3)) & ~rock
         if kept.mean() < 0.3:
             return None

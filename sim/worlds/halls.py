@@ -29,7 +29,9 @@ def hall(size_m: float = 12.0, complexity: str = "simple", seed: int = 0) -> Wor
     if complexity not in least:
         raise ValueError(f'complexity must be "simple" or "complex", got {complexity!r}')
     if not least[complexity] <= size_m <= 100:
-        raise ValueError(f"size_m must be in [{least[complexity]:g}, 100] for {complexity}, got {size_m}")
+        raise ValueError(
+            f"size_m must be in [{least[complexity]:g}, 100] for {complexity}, got {size_m}"
+        )
     name = f"hall-{complexity}"
     if complexity == "simple":
         return first_accepted(name, seed, lambda rng: _simple(rng, size_m, seed))
@@ -62,7 +64,9 @@ def _simple(rng: np.random.Generator, size: float, seed: int) -> World | None:
     return _accepted(draft, "hall-simple", seed)
 
 
-def _rows(rng: np.random.Generator, name: str, size: float, seed: int, dead_ends: int) -> World | None:
+def _rows(
+    rng: np.random.Generator, name: str, size: float, seed: int, dead_ends: int
+) -> World | None:
     """Shelf rows along x with two gaps each, and blocks that close aisles and corridors."""
     draft = Draft(size, size)
     half = size / 2

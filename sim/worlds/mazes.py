@@ -11,7 +11,9 @@ THICK_M = 0.2
 """Thickness of inner walls."""
 
 
-def maze(size_m: float = 16.0, cell_m: float = 2.0, loop_factor: float = 0.15, seed: int = 0) -> World:
+def maze(
+    size_m: float = 16.0, cell_m: float = 2.0, loop_factor: float = 0.15, seed: int = 0
+) -> World:
     """A square maze, carved depth first.
 
     Args:
@@ -25,7 +27,9 @@ def maze(size_m: float = 16.0, cell_m: float = 2.0, loop_factor: float = 0.15, s
         ValueError: an argument is off.
     """
     if not 1.3 <= cell_m <= 10 or not 2 * cell_m <= size_m <= 200:
-        raise ValueError(f"cell_m in [1.3, 10] and size_m in [2 cells, 200] wanted, got {cell_m}, {size_m}")
+        raise ValueError(
+            f"cell_m in [1.3, 10] and size_m in [2 cells, 200] wanted, got {cell_m}, {size_m}"
+        )
     if not 0 <= loop_factor <= 1:
         raise ValueError(f"loop_factor must be in [0, 1], got {loop_factor}")
     n = int(size_m / cell_m + 1e-9)
@@ -44,7 +48,11 @@ def maze(size_m: float = 16.0, cell_m: float = 2.0, loop_factor: float = 0.15, s
                 for a, b in _runs(line):
                     low, high = a * cell_m - draft.x - half, b * cell_m - draft.x + half
                     low, high = max(low, -draft.x), min(high, draft.x)
-                    box = (at - half, low, at + half, high) if along_y else (low, at - half, high, at + half)
+                    box = (
+                        (at - half, low, at + half, high)
+                        if along_y
+                        else (low, at - half, high, at + half)
+                    )
                     draft.add(WALL, *box)
         world = draft.world("maze", seed)
         end = draft.x - cell_m / 2

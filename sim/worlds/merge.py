@@ -30,7 +30,9 @@ def cover(full: NDArray[np.bool_]) -> NDArray[np.int32]:
 @njit(cache=True)
 def _cover(full):  # type: ignore[no-untyped-def]
     height, width = full.shape
-    total = np.zeros((height + 1, width + 1), np.int32)  # summed area: a row or column check is O(1)
+    total = np.zeros(
+        (height + 1, width + 1), np.int32
+    )  # summed area: a row or column check is O(1)
     for y in range(height):
         line = 0
         for x in range(width):
@@ -80,7 +82,10 @@ def _grow(total, x, y, along_row):  # type: ignore[no-untyped-def]
 def _sum(total: Any, box: Any) -> Any:
     """Full cells in a box."""
     return (
-        total[box[3], box[2]] - total[box[1], box[2]] - total[box[3], box[0]] + total[box[1], box[0]]
+        total[box[3], box[2]]
+        - total[box[1], box[2]]
+        - total[box[3], box[0]]
+        + total[box[1], box[0]]
     )
 
 

@@ -44,7 +44,9 @@ class MapYaml:
         if not (math.isfinite(self.resolution) and self.resolution > 0):
             raise ValueError(f"resolution must be > 0 m and finite, got {self.resolution}")
         if len(self.origin) != 3 or not all(map(math.isfinite, self.origin)):
-            raise ValueError(f"origin must be 3 finite numbers [x, y, yaw], got {list(self.origin)}")
+            raise ValueError(
+                f"origin must be 3 finite numbers [x, y, yaw], got {list(self.origin)}"
+            )
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if not 0 <= self.free_thresh <= self.occupied_thresh <= 1:
@@ -53,7 +55,9 @@ class MapYaml:
                 f"got {self.free_thresh} and {self.occupied_thresh}"
             )
         if not self.image.is_file():
-            raise FileNotFoundError(f"image must be a PGM or PNG file, there is none at {self.image}")
+            raise FileNotFoundError(
+                f"image must be a PGM or PNG file, there is none at {self.image}"
+            )
 
     @classmethod
     def read(cls, path: str | Path) -> MapYaml:
@@ -70,7 +74,9 @@ class MapYaml:
         except yaml.YAMLError as error:
             raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(data, dict):
-            raise ValueError(f"{path}: keys image, resolution, origin wanted, got {type(data).__name__}")
+            raise ValueError(
+                f"{path}: keys image, resolution, origin wanted, got {type(data).__name__}"
+            )
         needed = ("image", "resolution", "origin", "occupied_thresh", "free_thresh")
         missing = [key for key in needed if key not in data]
         if missing:
@@ -184,7 +190,9 @@ def from_ros_map(
         parts[0] = np.concatenate([parts[0], np.array(put).reshape(-1, 4)])
         bounds = grown
     boxes, unknown = (
-        np.concatenate([(c[:, :2] + c[:, 2:]) / 2, (c[:, 2:] - c[:, :2]) / 2], axis=1).astype(np.float32)
+        np.concatenate([(c[:, :2] + c[:, 2:]) / 2, (c[:, 2:] - c[:, :2]) / 2], axis=1).astype(
+            np.float32
+        )
         for c in parts
     )
     return World(
@@ -199,7 +207,9 @@ def _read(path: Path, max_cells: int, where: str) -> NDArray[np.generic]:
     head = path.read_bytes()[:512] if path.stat().st_size < 512 else path.open("rb").read(512)
     size, top = _header(head)
     if size is not None and size[0] * size[1] > max_cells:
-        raise ValueError(f"{where}image must have at most {max_cells} cells, got {size[0]} x {size[1]}")
+        raise ValueError(
+            f"{where}image must have at most {max_cells} cells, got {size[0]} x {size[1]}"
+        )
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{where}image must be a readable PGM or PNG, got {path.name}")

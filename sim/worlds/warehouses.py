@@ -46,14 +46,20 @@ def warehouse(
 
 
 def _draw(
-    rng: np.random.Generator, seed: int, size: tuple[float, float], aisle: tuple[float, float], pallets: int
+    rng: np.random.Generator,
+    seed: int,
+    size: tuple[float, float],
+    aisle: tuple[float, float],
+    pallets: int,
 ) -> World | None:
     draft = Draft(*size)
     depths, aisles = _widths(rng, size[1], aisle)
     left, right = -draft.x + APRON_M, draft.x - rng.uniform(1.4, 2.4)
     cuts = _cross_aisles(rng, left, right)
     runs = list(zip([left, *cuts[1::2]], [*cuts[::2], right], strict=True))
-    floor: list[tuple[float, float, float, float]] = []  # stretches of aisle wide enough for a pallet
+    floor: list[
+        tuple[float, float, float, float]
+    ] = []  # stretches of aisle wide enough for a pallet
     y = -draft.y
     for width, depth in zip(aisles, [*depths, 0.0], strict=True):
         if width >= PALLET_M[1] + PASSAGE_M:
@@ -66,7 +72,13 @@ def _draw(
             y += depth
     docks = np.arange(-draft.y + 2.0, draft.y - 1.9, DOCK_PITCH_M)
     for dock in docks[1:]:  # bumpers between the docks
-        draft.add(CRATE, -draft.x, dock - DOCK_PITCH_M / 2 - 0.15, -draft.x + 0.8, dock - DOCK_PITCH_M / 2 + 0.15)
+        draft.add(
+            CRATE,
+            -draft.x,
+            dock - DOCK_PITCH_M / 2 - 0.15,
+            -draft.x + 0.8,
+            dock - DOCK_PITCH_M / 2 + 0.15,
+        )
     for _ in range(int(rng.integers(pallets + 1))):
         if floor and rng.random() < 0.75:
             x0, y0, x1, y1 = floor.pop(int(rng.integers(len(floor))))

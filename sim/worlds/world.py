@@ -63,12 +63,18 @@ class World:
             array.flags.writeable = False
         for name, rows in (("box_labels", len(self.boxes)), ("disc_labels", len(self.discs))):
             labels = getattr(self, name)
-            if labels.shape != (rows,) or (rows and not 0 <= labels.min() <= labels.max() < len(LABELS)):
-                raise ValueError(f"{name} must be ({rows},) in [0, {len(LABELS)}), got {labels.shape}")
+            if labels.shape != (rows,) or (
+                rows and not 0 <= labels.min() <= labels.max() < len(LABELS)
+            ):
+                raise ValueError(
+                    f"{name} must be ({rows},) in [0, {len(LABELS)}), got {labels.shape}"
+                )
             labels.flags.writeable = False
         xmin, ymin, xmax, ymax = self.bounds
         if not (xmin < xmax and ymin < ymax and self.height_m > 0):
-            raise ValueError(f"bounds in order and height_m > 0 wanted, got {self.bounds}, {self.height_m}")
+            raise ValueError(
+                f"bounds in order and height_m > 0 wanted, got {self.bounds}, {self.height_m}"
+            )
 
     def grid(self, resolution: float = GRID_M) -> OccupancyGrid:
         """The floor as cells of ``resolution`` m; unknown boxes are -1. The caller may change it."""
@@ -130,7 +136,9 @@ class World:
             cell = nearest_free(blocked, grid.cell(from_xy), int(np.ceil(0.5 / GRID_M)))
             wanted = 0 if cell is None else int(region[cell])
             if wanted == 0:
-                raise ValueError(f"from_xy must be free for a disc of {radius_m:g} m, got {from_xy}")
+                raise ValueError(
+                    f"from_xy must be free for a disc of {radius_m:g} m, got {from_xy}"
+                )
         grid = self._grids[GRID_M]
         key = (clearance_m, wanted, radius_m)
         if key not in self._free:
@@ -143,7 +151,10 @@ class World:
             if len(out) >= k or len(cells) == 0:
                 break
             pick = cells[rng.integers(len(cells), size=max(2 * (k - len(out)), 8))]
-            xy = grid.centre(pick[:, 0], pick[:, 1]) + rng.uniform(-0.5, 0.5, (len(pick), 2)) * GRID_M
+            xy = (
+                grid.centre(pick[:, 0], pick[:, 1])
+                + rng.uniform(-0.5, 0.5, (len(pick), 2)) * GRID_M
+            )
             edge = np.minimum(xy - (xmin, ymin), (xmax, ymax) - xy).min(axis=1)
             out = np.concatenate([out, xy[np.minimum(self.clearance(xy), edge) >= clearance_m]])
         if len(out) < k:
@@ -165,7 +176,9 @@ class World:
         """Whether A* finds a path for a disc of ``radius_m`` from the first of (k, 2+) points to all others."""
         blocked, _ = self._regions(radius_m)
         grid = self._grids[GRID_M]
-        cells = [grid.cell(np.asarray(point)[:2]) for point in np.asarray(points_w, dtype=np.float64)]
+        cells = [
+            grid.cell(np.asarray(point)[:2]) for point in np.asarray(points_w, dtype=np.float64)
+        ]
         return all(not blocked[cell] for cell in cells) and all(
             len(astar(blocked, cells[0], cell)) > 0 for cell in cells[1:]
         )
@@ -249,10 +262,14 @@ def first_accepted(
         world = draw(np.random.default_rng([seed, attempt]))
         if world is not None:
             return world
-    raise ValueError(f"{name}: no passable world in {tries} draws of seed {seed}; ask for wider passages")
+    raise ValueError(
+        f"{name}: no passable world in {tries} draws of seed {seed}; ask for wider passages"
+    )
 
 
 def boxes_from_corners(corners: Iterable[Sequence[float]]) -> NDArray[np.float32]:
     """(K, 4) [cx, cy, hx, hy] of boxes given as (x0, y0, x1, y1)."""
     c = np.array(list(corners), np.float64).reshape(-1, 4)
-    return np.concatenate([(c[:, :2] + c[:, 2:]) / 2, (c[:, 2:] - c[:, :2]) / 2], axis=1).astype(np.float32)
+    return np.concatenate([(c[:, :2] + c[:, 2:]) / 2, (c[:, 2:] - c[:, :2]) / 2], axis=1).astype(
+        np.float32
+    )

@@ -96,8 +96,12 @@ class Probe:
         self.executor.add_node(self.node)
         self.heard = {}
 
-    def listen(self, kind, topic, qos=10):
-        """Record (monotonic time, message) of a topic."""
+    def listen(self, kind, topic, qos=None):
+        """Record (monotonic time, message) of a topic; best effort: none waits for another."""
+        from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+
+        if qos is None:
+            qos = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         rows = self.heard[topic] = []
         self.node.create_subscription(
             kind, topic, lambda msg: rows.append((time.monotonic(), msg)), qos

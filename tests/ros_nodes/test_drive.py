@@ -178,8 +178,8 @@ def test_a_dead_guard_leaves_a_base_at_rest_within_half_a_second(stage, probe):
     probe.until(lambda: speed(rows) > 0.3, 60.0, "a moving base")
     stage.kill("guard")
     begun = time.monotonic()
-    probe.until(lambda: speed(rows) < 0.02, 3.0, "a base at rest")
-    assert time.monotonic() - begun < 0.8  # 0.25 s to the brakes, the rest is inertia
+    probe.until(lambda: speed(rows) < 0.1, 3.0, "a base at rest")
+    assert time.monotonic() - begun < 0.65  # 0.25 s to the brakes, the rest is inertia
 
 
 def cmdline(pid):

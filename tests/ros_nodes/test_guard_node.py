@@ -11,7 +11,6 @@ pytest.importorskip("rclpy", reason="no ROS 2 here: neither a distribution nor t
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import LaserScan  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
@@ -56,7 +55,7 @@ def test_a_disarmed_guard_sends_zeros_at_50_hz(stage, probe):
 
 
 def test_without_a_scan_the_base_stops_within_300_ms(stage, probe, armed, record_property):
-    scans = probe.listen(LaserScan, "scan", qos_profile_sensor_data)
+    scans = probe.listen(LaserScan, "scan")
     taken = []
     for trial in range(6):
         number = signal.SIGKILL if trial % 2 else signal.SIGSTOP
@@ -106,7 +105,7 @@ def test_odometry_that_cannot_be_latches(stage, probe, fault):
 
 
 def test_no_bad_number_ever_passes(stage, probe):
-    rows = probe.listen(TwistStamped, "cmd_vel", 100)
+    rows = probe.listen(TwistStamped, "cmd_vel")
     stage.node("guard", bad_commands=100, autoarm="true")
     stage.feed(commands="wild")
     probe.until(lambda: moving(rows), what="a moving base")
