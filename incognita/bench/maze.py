@@ -70,7 +70,7 @@ def maze(seed: int) -> World:
 
 @lru_cache(maxsize=8)
 def walks(seed: int, goal_m: tuple[float, float]) -> NDArray[np.float64]:
-    """(WALKS, 4) starts and goals that see each other, the goal ``goal_m`` away at least and most."""
+    """(WALKS, 4) starts and goals that see each other, ``goal_m`` apart at least and at most."""
     rng = np.random.default_rng([seed, 5])
     found: list[NDArray[np.float64]] = []
     while len(found) < WALKS:

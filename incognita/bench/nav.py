@@ -1,4 +1,4 @@
-"""Steps per second in the 60-box maze: tier M and tier K against Gymnasium's vector environments."""
+"""Steps per second in a 60-box maze: both tiers against Gymnasium's vector environments."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def nav(
     smoke: Smoke = False,
     json_file: JsonFile = None,
 ) -> None:
-    """60-box maze, 64 rays: ours against AsyncVectorEnv(16), or SyncVectorEnv (about 0.1 core-hours)."""
+    """60-box maze, 64 rays, against AsyncVectorEnv(16) or SyncVectorEnv (about 0.1 core-hours)."""
     rounds = 2 if smoke else 7
     flag = " --kinematic" if kinematic else ""
     about = (

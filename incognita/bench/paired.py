@@ -120,7 +120,7 @@ class Report:
         target: float | None = None,
         gate: Clock = "cpu",
     ) -> None:
-        """Note base / ours within rounds on both clocks; the clock of ``gate`` is held to target."""
+        """Note base / ours within rounds on both clocks; that of ``gate`` is held to target."""
         clocks: tuple[Clock, Clock] = ("cpu", "wall")
         for clock in clocks:
             values = timings[base].of(clock) / timings[ours].of(clock)
@@ -130,7 +130,7 @@ class Report:
     def target(
         self, what: str, values: Any, target: float | None, *, most: bool = False, clock: str = ""
     ) -> None:
-        """Note a figure, the median of ``values``, and whether it is at least (or most) ``target``."""
+        """Note a figure, the median of ``values``, and whether it meets ``target``."""
         low, middle, high = quartiles(values)
         passed = None if target is None else (middle <= target if most else middle >= target)
         self.result["targets"].append(
