@@ -104,8 +104,8 @@ def write_demo_report(
     sections.append(Section("How this was made", [about]))
     place = "an unknown warehouse" if world.name.startswith("warehouse") else world.name
     lead = (
-        f"A policy trained in simulation drives the {task.robot.name.upper()} across {place}: lidar "
-        "and odometry in, velocity out, a guard in between. "
+        f"A policy trained in simulation drives the {task.robot.name.upper()} across {place}: "
+        "lidar and odometry in, velocity out, a guard in between. "
         f"Simulator, planner and guard ran as {over}."
     )
     return write_report(path, "Incognita demo", *sections, lead=lead, numbers=numbers)

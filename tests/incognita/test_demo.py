@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -59,20 +58,26 @@ def room_yaml(tmp_path):
     return tmp_path / "room.yaml"
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Episodes of 8 s at most: these tests do not ask for the goal."""
+    monkeypatch.setattr(demo, "TIMEOUT_S", 8.0)
+
+
 def quiet():
     return Console(file=io.StringIO(), width=200)
 
 
-def run(room_yaml, out, policy, **options):
+def run(map_yaml, out, policy, **options):
     console = quiet()
     options = {"in_process": True, "tier": "kinematic", "episodes": 1} | options
-    result = demo.run_demo(room_yaml, 0, out, console=console, policy=policy, **options)
+    result = demo.run_demo(map_yaml, 100_001, out, console=console, policy=policy, **options)
     return result, console.file.getvalue()
 
 
-def test_demo_in_one_process_writes_a_report(room_yaml, tmp_path, policy):
+def test_demo_in_one_process_crosses_a_warehouse_and_writes_a_report(tmp_path, policy):
     out = tmp_path / "report"
-    result, said = run(room_yaml, out, policy, episodes=2)
+    result, said = run(None, out, policy, episodes=2)
     assert "one process, no ROS: asked for with --in-process" in said
     assert result["transport"] == "in-process" and len(result["outcomes"]) == 2
     assert result["outcome"] in ("success", "collision", "timeout")
@@ -88,17 +93,17 @@ def test_demo_in_one_process_writes_a_report(room_yaml, tmp_path, policy):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("data:video/mp4") >= 1 and page.count("<svg") >= 8
     assert all(id in page for id in result["episodes"])
-    assert str(tmp_path) not in re.sub(r"map:\S+room.yaml", "", page)
+    assert str(tmp_path) not in page
 
 
-def test_a_second_demo_keeps_the_first_ones_episodes(room_yaml, tmp_path, policy):
+def test_a_second_demo_keeps_the_first_ones_episodes(room_yaml, tmp_path, policy, short):
     first, _ = run(room_yaml, tmp_path / "report", policy)
     second, _ = run(room_yaml, tmp_path / "report", policy)
     kept = EpisodeReader(tmp_path / "report" / "episodes").ids()
     assert sorted(first["episodes"] + second["episodes"]) == kept
 
 
-def test_recorded_commands_are_within_the_guards_limits(room_yaml, tmp_path, policy):
+def test_recorded_commands_are_within_the_guards_limits(room_yaml, tmp_path, policy, short):
     result, _ = run(room_yaml, tmp_path / "report", policy)
     episode = EpisodeReader(tmp_path / "report" / "episodes").open(result["episodes"][0])
     robot = demo.demo_task(room_yaml, 0).robot
@@ -113,7 +118,7 @@ def test_recorded_commands_are_within_the_guards_limits(room_yaml, tmp_path, pol
     assert driven == pytest.approx(result["path_m"], abs=0.1)
 
 
-def test_without_ros_the_demo_says_so_and_drives(room_yaml, tmp_path, policy, monkeypatch):
+def test_without_ros_the_demo_says_so_and_drives(room_yaml, tmp_path, policy, short, monkeypatch):
     monkeypatch.setattr(demo, "problem", lambda: "rclpy is missing")
     result, said = run(room_yaml, tmp_path / "report", policy, in_process=False)
     assert "one process, no ROS: rclpy is missing" in said
@@ -135,7 +140,7 @@ print(sorted({{"rclpy", "nav_msgs"}} & set(sys.modules)))
     assert done.stdout.strip() == "[]"
 
 
-def test_no_video_without_a_renderer_but_a_report(room_yaml, tmp_path, policy, monkeypatch):
+def test_no_video_without_a_renderer_but_a_report(room_yaml, tmp_path, policy, short, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no off-screen OpenGL")
 
@@ -170,7 +175,7 @@ def test_clearance_is_from_the_footprint():
     scan[1] = 5.0
     gaps = demo_report.clearance_m(scan, task)
     assert gaps[0] == pytest.approx(1.0, abs=0.01)
-    assert gaps[1] == pytest.approx(4.55, abs=0.01)
+    assert gaps[1] == pytest.approx(5 - np.hypot(0.45, 0.3), abs=0.01)
 
 
 def test_lattice_cells_lie_on_multiples_of_the_step():
@@ -230,8 +235,8 @@ def test_nodes_that_do_not_start_are_an_error_with_their_last_words(tmp_path):
 @pytest.mark.skipif(problem() is not None, reason=f"no ROS here: {problem()}")
 @pytest.mark.xdist_group("ros")
 @pytest.mark.slow
-def test_demo_drives_over_ros(room_yaml, tmp_path, policy):
-    result, said = run(room_yaml, tmp_path / "report", policy, in_process=False)
+def test_demo_drives_over_ros(tmp_path, policy):
+    result, said = run(None, tmp_path / "report", policy, in_process=False, episodes=2)
     assert result["transport"] == "ros2-dds", said
     if demo.POLICY in names():
         assert result["reached"], (result, (tmp_path / "report" / "nodes.log").read_text())
@@ -243,7 +248,7 @@ def test_demo_drives_over_ros(room_yaml, tmp_path, policy):
 @pytest.mark.xdist_group("ros")
 @pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_its_nodes(room_yaml, tmp_path, policy):
-    """As the terminal does: SIGINT to the command alone, since the nodes have sessions of their own."""
+    """As from a terminal: SIGINT to the command alone, the nodes have sessions of their own."""
     marker = f"demo-{os.getpid()}"
     line = [sys.executable, "-m", "incognita.cli", "demo", "--map", str(room_yaml)]
     line += ["--out", str(tmp_path / marker)]
@@ -256,5 +261,12 @@ def test_ctrl_c_ends_the_demo_and_its_nodes(room_yaml, tmp_path, policy):
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=20)
     assert child.returncode == 130 and "Traceback" not in said
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert marker not in listed.stdout
+    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if marker in words_of(p)]
+
+
+def words_of(cmdline):
+    """A process's command line; empty once it has ended."""
+    try:
+        return cmdline.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
