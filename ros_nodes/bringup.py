@@ -20,8 +20,9 @@ from pathlib import Path
 from .node_table import SYSTEMS, System, params_folder, value_of
 from .spin import SUPERVISOR, problem
 
-GRACE_S = 3.0
-"""Time that nodes have to end after SIGINT, before SIGKILL."""
+GRACE_S = 6.0
+"""Time that nodes have to end after SIGINT, before SIGKILL. One second is common; after a peer was
+killed, Fast DDS may take up to four to take a node down (its last messages are out by then)."""
 
 
 def commands(system: System, given: dict[str, str]) -> dict[str, list[str]]:
