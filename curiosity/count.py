@@ -38,6 +38,8 @@ class VisitCountConfig:
     """Edge of a goal cell, metres."""
     scope: Horizon = "lifelong"
     """"lifelong": one count for all rows and episodes; "episodic": each row's running episode."""
+    entries_only: bool = False
+    """Count and pay a step only where it enters another cell, so that dwelling in a new one pays nothing."""
     scale: float = 1.0
     """Factor on the bonus."""
 
@@ -61,6 +63,8 @@ class VisitCount(IntrinsicReward):
     r"""One over the root of the visits to a cell, this one included.
 
     .. math:: r_t = 1 / \sqrt{n(c(o_{t+1}))}
+
+    With ``entries_only``, n counts arrivals, and a step within a cell pays 0.
 
     Rows of one step are counted in order of their number. Cells are told apart by a 64-bit hash:
     among ten million cells two share a count with a chance of 3 in a million.
@@ -101,6 +105,11 @@ class VisitCount(IntrinsicReward):
         shape = tuple(tr.terminated.shape)
         owner = self._owners(tr)  # (T, N)
         keys = self._hash(tr.next_obs.cpu().numpy(), owner).ravel()  # (T * N,) in time order
+        owner = owner.ravel()
+        counted = np.ones(len(keys), np.bool_)
+        if self.config.entries_only:
+            counted = keys != self._hash(tr.obs.cpu().numpy(), owner.reshape(shape)).ravel()
+            keys, owner = keys[counted], owner[counted]
 
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
@@ -128,14 +137,15 @@ class VisitCount(IntrinsicReward):
                 at = slot[fresh]
                 self._keys = np.insert(self._keys, at, cell[fresh])
                 self._visits = np.insert(self._visits, at, total[fresh])
-                self._owner = np.insert(self._owner, at, owner.ravel()[order[start]][fresh])
+                self._owner = np.insert(self._owner, at, owner[order[start]][fresh])
             if self.horizon == "episodic":
                 ended = tr.done.cpu().numpy().sum(0)
                 self._episode += ended
                 if ended.any():
                     self._purge()
-        bonus = (self.config.scale / np.sqrt(visits)).astype(np.float32).reshape(shape)
-        return torch.from_numpy(bonus).to(tr.next_obs.device)
+        bonus = np.zeros(len(counted), np.float32)
+        bonus[counted] = self.config.scale / np.sqrt(visits)
+        return torch.from_numpy(bonus.reshape(shape)).to(tr.next_obs.device)
 
     def _owners(self, tr: Transition) -> NDArray[np.int64]:
         """(T, N) number of the episode that each step belongs to; zeros if lifelong."""

@@ -129,7 +129,7 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count x RND, self-imitation"
     return Recipe(
         name, name, about, eval_options=_EVAL, num_envs=16, steps=1_000_000, ppo=SPARSE_PPO,
-        bonus="count", bonus_options={"cell_m": 0.5},
+        bonus="count", bonus_options={"cell_m": 0.5, "entries_only": True},
         polish_options={"terminal_collision": True, "collision_reward": -5.0, "contact_reward": -0.05},
     )  # fmt: skip
 

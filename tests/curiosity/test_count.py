@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from curiosity import VisitCount, VisitCountConfig, make
+from curiosity import Transition, VisitCount, VisitCountConfig, make
 
 
 def _count(**options):
@@ -147,3 +147,14 @@ def test_saved_counts_of_other_sizes_are_refused(walk):
 def test_bad_settings_are_refused(options, word):
     with pytest.raises(ValueError, match=word):
         _count(**options)
+
+
+def test_dwelling_in_a_new_cell_pays_nothing_when_only_entries_count() -> None:
+    config = VisitCountConfig(obs_dim=2, cell_m=1.0, entries_only=True)
+    x = torch.tensor([0.5, 1.5, 1.6, 0.5, 1.5])  # enters 1, stays, goes back, enters 1 again
+    obs = torch.stack([x[:-1], torch.zeros(4)], dim=1)[:, None]
+    next_obs = torch.stack([x[1:], torch.zeros(4)], dim=1)[:, None]
+    never = torch.zeros(4, 1, dtype=torch.bool)
+    tr = Transition(obs, torch.zeros(4, 1, 1), next_obs, never, never)
+    bonus = VisitCount(config).compute(tr)[:, 0]
+    assert torch.allclose(bonus, torch.tensor([1.0, 0.0, 1.0, 2**-0.5]))
