@@ -82,6 +82,12 @@ class BatchEnv:
             Guide(c.guide_config, task.robot, n) if shaped and c.guide != "known" else None
         )
         self._half = np.array(task.robot.half_extents)
+        # how far the footprint reaches along each beam, m
+        c_, s_ = np.abs(np.cos(self.scan.angles)), np.abs(np.sin(self.scan.angles))
+        across = np.stack(
+            [self._half[0] / np.maximum(c_, 1e-9), self._half[1] / np.maximum(s_, 1e-9)]
+        )
+        self._reach = across.min(axis=0).astype(np.float32)
         self.episode = np.zeros(n, np.int64)
         self.stream = np.zeros(n, np.uint64)
         self.layout = np.zeros(n, np.int64)
@@ -236,7 +242,7 @@ class BatchEnv:
         )  # fmt: skip
         self.stream[rows] = stream
         self.ranges[rows] = ranges
-        s.clearance_m[rows] = ranges.min(axis=1) - self.robot.inscribed_m
+        s.clearance_m[rows] = (ranges - self._reach).min(axis=1)
         new = sector_min(ranges, self.scan, c.observation)
         if first:
             self.ring[rows] = new[:, None]

@@ -1,9 +1,9 @@
 """Analytic planar lidar over boxes and discs.
 
-Each obstacle visits only the beams that its silhouette may cover, found with a cheap arctangent and a
-margin; those are then intersected exactly (boxes: slab test, Kay & Kajiya 1986). Obstacles outside,
-beams inside: the inner loop runs over whole float32 vectors. Equal to MuJoCo's ``mj_multiRay`` on the
-same geometry within micrometres.
+Each obstacle visits only the beams that its silhouette may cover, found with a cheap arctangent
+and a margin; those are then intersected exactly (boxes: slab test, Kay & Kajiya 1986). Obstacles
+outside, beams inside: the inner loop runs over whole float32 vectors. Equal to MuJoCo's
+``mj_multiRay`` on the same geometry within micrometres.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def cast(
         max_range: a beam that hits nothing nearer reads this, m.
         out: (N, B) float32, B beams; changed. A lidar inside an obstacle reads 0 all around.
     """
-    _cast(pose_w, angle_min, increment, boxes, nboxes, discs, ndiscs, world_id, movers, max_range, out,
-          None, None, None, None)  # fmt: skip
+    _cast(pose_w, angle_min, increment, boxes, nboxes, discs, ndiscs, world_id, movers, max_range,
+          out, None, None, None, None)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -82,8 +82,8 @@ def cast_labelled(
         box_labels: (W, K) int8; disc_labels (W, D) int8; mover_labels (N, M) int8.
         out_labels: (N, B) int8, changed; -1 where nothing was hit.
     """
-    _cast(pose_w, angle_min, increment, boxes, nboxes, discs, ndiscs, world_id, movers, max_range, out,
-          box_labels, disc_labels, mover_labels, out_labels)  # fmt: skip
+    _cast(pose_w, angle_min, increment, boxes, nboxes, discs, ndiscs, world_id, movers, max_range,
+          out, box_labels, disc_labels, mover_labels, out_labels)  # fmt: skip
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -114,7 +114,7 @@ def _cast(  # type: ignore[no-untyped-def]
             for j in range(_LANES):
                 u = c * cos0[i * _LANES + j] - s * sin0[i * _LANES + j]
                 v = s * cos0[i * _LANES + j] + c * sin0[i * _LANES + j]
-                # 1e-18 keeps the inverse finite; a ray along an axis then misses by far or not at all
+                # 1e-18 keeps the inverse finite; an axis-parallel ray misses by far or not at all
                 u = u if abs(u) > 1e-18 else 1e-18
                 v = v if abs(v) > 1e-18 else 1e-18
                 rays[i, 0, j], rays[i, 1, j] = u, v
@@ -201,8 +201,8 @@ def _cast(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _chunks(first, last, turn, around, beams):  # type: ignore[no-untyped-def]
-    """Chunks [lo, hi) of rays in a span of beams: as it lies, what of it passes a full circle, and one
-    circle on, for scans that end where they began."""
+    """Chunks [lo, hi) of rays in a span of beams: as it lies, what of it passes a full circle, and
+    one circle on, for scans that end where they began."""
     if turn == 1:
         if last < around:
             return 0, 0
@@ -216,7 +216,7 @@ def _chunks(first, last, turn, around, beams):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _lay_out(columns, rows, count):  # type: ignore[no-untyped-def]
-    """Write (count, c) rows as (c, count) columns, filled up to whole vectors with things far away."""
+    """Write (count, c) rows as (c, count) columns, filled up to whole vectors from far away."""
     for c in range(columns.shape[0]):
         for k in range(count):
             columns[c, k] = rows[k, c]
@@ -231,7 +231,7 @@ def _whole(count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _box_spans(walls, count, x, y, turned, per_rad, around, reach, span):  # type: ignore[no-untyped-def]
-    """First beam, in [0, around), and number of beams of each box; -1: out of reach, -2: lidar inside."""
+    """First beam in [0, around) and length of each box; -1: out of reach, -2: lidar inside."""
     for k in range(_whole(count)):
         cx, cy, hx, hy = walls[0, k] - x, walls[1, k] - y, walls[2, k], walls[3, k]
         # mirrored into the first quadrant: nearest faces, then the corners at either end
@@ -271,7 +271,7 @@ def _disc_spans(posts, count, x, y, turned, per_rad, around, reach, span):  # ty
 
 @njit(cache=True, nogil=True, inline="always")
 def _atan2(y, x):  # type: ignore[no-untyped-def]
-    """Angle of (x, y), off by less than 0.0039 rad: one division and a square (Rajan 2006, eq. 7)."""
+    """Angle of (x, y), off by less than 0.0039 rad (Rajan 2006, eq. 7)."""
     ax, ay = abs(x), abs(y)
     a = min(ax, ay) / max(max(ax, ay), _TINY)
     t = a * (np.float32(0.78539816) + np.float32(0.273) * (np.float32(1) - a))

@@ -1,16 +1,16 @@
 """First-person pixels of planar worlds by casting one ray per image column.
 
-All obstacles stand on the floor and are equally high, the camera looks level from below their tops: so
-the nearest hit in a column hides what is behind it, and the column is sky, wall, floor from top to
-bottom (as in Wolfenstein 3D, id Software 1992). Agrees with MuJoCo's renderer pixel by pixel, hundreds
-of times cheaper.
+All obstacles stand on the floor and are equally high, the camera looks level from below their
+tops: so the nearest hit in a column hides what is behind it, and the column is sky, wall, floor
+from top to bottom (as in Wolfenstein 3D, id Software 1992). Agrees with MuJoCo's renderer pixel by
+pixel, hundreds of times cheaper.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,8 @@ from .worlds import LABELS, World
 SKY, FLOOR = -1, -2
 """Pixel labels beside the indices into ``sim.worlds.LABELS``."""
 PALETTE = np.array(
-    [(176, 172, 165), (201, 120, 62), (190, 155, 98), (120, 96, 70), (128, 140, 150), (110, 104, 98),
-     (205, 70, 80), (62, 120, 190)],
+    [(176, 172, 165), (201, 120, 62), (190, 155, 98), (120, 96, 70), (128, 140, 150),
+     (110, 104, 98), (205, 70, 80), (62, 120, 190)],
     np.uint8,
 )  # fmt: skip
 """(labels, 3) RGB of a lit wall of each label."""
@@ -75,7 +75,11 @@ class Frames(NamedTuple):
 
 
 def frames(
-    world: World, camera: Camera, pose_w: ArrayLike, movers: ArrayLike | None = None, mover_label: int = 6
+    world: World,
+    camera: Camera,
+    pose_w: ArrayLike,
+    movers: ArrayLike | None = None,
+    mover_label: int = 6,
 ) -> Frames:
     """Images seen from (n, 3) camera poses [x, y, yaw] in one world.
 
@@ -94,9 +98,13 @@ def frames(
         raise ValueError(f"pose_w must be (n, 3), got {pose.shape}")
     if not camera.z_m < world.height_m:
         raise ValueError(f"camera.z_m must be below {world.height_m} m, got {camera.z_m}")
-    moving = np.zeros((0, 3)) if movers is None else np.asarray(movers, dtype=np.float64).reshape(-1, 3)
+    moving = (
+        np.zeros((0, 3)) if movers is None else np.asarray(movers, dtype=np.float64).reshape(-1, 3)
+    )
     n, shape = len(pose), (len(pose), camera.height, camera.width)
-    out = Frames(np.empty((*shape, 3), np.uint8), np.empty(shape, np.int8), np.empty(shape, np.float32))
+    out = Frames(
+        np.empty((*shape, 3), np.uint8), np.empty(shape, np.int8), np.empty(shape, np.float32)
+    )
     draw(
         pose, camera.focal_px, camera.z_m, world.height_m, camera.max_m,
         world.boxes[None], world.box_labels[None], np.array([len(world.boxes)], np.int32),
@@ -112,8 +120,8 @@ def draw(  # type: ignore[no-untyped-def]
     pose_w, focal_px, z_m, height_m, max_m, boxes, box_labels, nboxes, discs, disc_labels, ndiscs,
     world_id, movers, mover_labels, rgb, labels, depth,
 ):  # fmt: skip
-    """Draw N images into ``rgb`` (N, H, W, 3) uint8, and into ``labels`` (N, H, W) int8 and ``depth``
-    (N, H, W) float32 unless they are None. Releases the GIL.
+    """Draw N images into ``rgb`` (N, H, W, 3) uint8, and into ``labels`` (N, H, W) int8 and
+    ``depth`` (N, H, W) float32 unless they are None. Releases the GIL.
 
     Args:
         pose_w: (N, 3) float64 camera poses, m and rad.
@@ -158,7 +166,8 @@ def draw(  # type: ignore[no-untyped-def]
         fixed = ndiscs[w]
         for k in range(fixed + movers.shape[1]):
             if k < fixed:
-                px, py, r = np.float32(discs[w, k, 0] - x), np.float32(discs[w, k, 1] - y), discs[w, k, 2]
+                px, py = np.float32(discs[w, k, 0] - x), np.float32(discs[w, k, 1] - y)
+                r = discs[w, k, 2]
             else:
                 m = k - fixed
                 px, py = np.float32(movers[n, m, 0] - x), np.float32(movers[n, m, 1] - y)
@@ -202,7 +211,8 @@ def draw(  # type: ignore[no-untyped-def]
         for row in range(rows):
             at = np.float32(row + 0.5)
             down = at - np.float32(0.5 * rows)
-            ground = np.float32(z_m * focal_px) / max(down, _TINY)  # depth at which this row meets the floor
+            # depth at which this row meets the floor
+            ground = np.float32(z_m * focal_px) / max(down, _TINY)
             reached = down > 0 and ground < max_m
             x_tile, y_tile = np.float32(x) * tile, np.float32(y) * tile
             for b in range(columns):

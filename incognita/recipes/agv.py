@@ -143,11 +143,11 @@ RECIPES: dict[str, Recipe] = {
             "unseen warehouses with people and AGVs; guide point from the floor plan, shaped reward",
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.1, "time_reward": -0.01,
-                "smooth_reward": -0.01, "near_reward": -0.03, "goal_reward": 5.0, "max_steps": 800,
+                "smooth_reward": -0.01, "near_reward": -0.12, "near_m": 0.35, "goal_reward": 5.0, "max_steps": 800,
                 "terminal_collision": True, "collision_reward": -12.0,
             },
             eval_options={"max_steps": 1200, "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=5_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
+            num_envs=256, steps=8_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
         Recipe(
             "agv-barn", "agv-barn",

@@ -101,7 +101,7 @@ class State:
     frames: NDArray[np.float32]
     """(N, frames, sectors) newest first, delay applied."""
     clearance_m: NDArray[np.float64]
-    """(N,) nearest return of the newest scan less the inscribed radius, m."""
+    """(N,) least gap between footprint and returns of the newest scan, along the beams, m."""
     last_command: NDArray[np.float64]
     """(N, 2) last command sent."""
     last_action: NDArray[np.float64]

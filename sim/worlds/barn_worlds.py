@@ -44,5 +44,6 @@ def barn(index_entry: Mapping[str, Any], name: str = "barn") -> World:
     )
     return World(
         name, 0, (float(low[0]), float(low[1]), float(high[0]), float(high[1])),
-        np.zeros((0, 4), np.float32), np.zeros(0, np.int8), discs, np.full(len(discs), PILLAR, np.int8),
+        np.zeros((0, 4), np.float32), np.zeros(0, np.int8), discs,
+        np.full(len(discs), PILLAR, np.int8),
     )  # fmt: skip

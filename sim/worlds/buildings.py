@@ -92,7 +92,7 @@ def _split(
     walls: list[_Wall],
     cells: list[tuple[float, float, float, float]],
 ) -> None:
-    """Split a cell across its longer side until rooms are small; add walls and rooms to the lists."""
+    """Split a cell across its longer side until rooms are small, into ``walls`` and ``cells``."""
     x0, y0, x1, y1 = cell
     width, depth = x1 - x0, y1 - y0
     along_y = width > depth  # a wall along y splits the width

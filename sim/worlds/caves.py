@@ -39,7 +39,7 @@ def cave(
                 1:-1, 1:-1
             ]
             rock = around >= 5
-        # what the robot's disc can reach from the largest hall, grown back by its radius, stays floor
+        # what the robot's disc reaches from the largest hall, grown by its radius, stays floor
         fine = max(int(np.ceil(cell_m / 0.1)), 1)
         floor = np.pad(np.kron(~rock, np.ones((fine, fine), bool)), 1).astype(np.uint8)
         radius = ROBOT_RADIUS_M * fine / cell_m + 1

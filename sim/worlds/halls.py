@@ -19,7 +19,7 @@ def hall(size_m: float = 12.0, complexity: str = "simple", seed: int = 0) -> Wor
 
     Args:
         size_m: side of the inner floor, at least 8 m (simple) or 16 m (complex).
-        complexity: "simple", a few shelves and crates, or "complex", shelf rows with gaps and dead ends.
+        complexity: "simple": a few shelves and crates; "complex": shelf rows with dead ends.
         seed: same seed, same hall.
 
     Raises:

@@ -19,8 +19,8 @@ def maze(
     Args:
         size_m: side of the inner floor, m; cut down to whole cells.
         cell_m: pitch of the corridors, wall included, at least 1.3 m.
-        loop_factor: share of the walls left by the carving that are opened, in [0, 1]; 0 has one path
-            between any two cells.
+        loop_factor: share of the walls left by the carving that are opened, in [0, 1]; 0 has one
+            path between any two cells.
         seed: same seed, same maze.
 
     Raises:
@@ -62,7 +62,7 @@ def maze(
 
 
 def _carve(rng: np.random.Generator, n: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Walls of a perfect maze: (n, n - 1) to the east of cells [iy, ix], (n - 1, n) to the north."""
+    """Walls of a perfect maze: (n, n - 1) to the east of cells, (n - 1, n) to the north."""
     east, north = np.ones((n, n - 1), bool), np.ones((n - 1, n), bool)
     seen = np.zeros((n, n), bool)
     seen[0, 0] = True

@@ -13,8 +13,8 @@ from rnd_agv._jit import njit
 def cover(full: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Few rectangles whose union is exactly the full cells; they may overlap.
 
-    Greedy: from each cell not yet covered two rectangles are grown, along its row first and along its
-    column first, each as far as cells are full; the one that covers more new cells is kept.
+    Greedy: from each cell not yet covered two rectangles are grown, along its row first and along
+    its column first, each as far as cells are full; the one that covers more new cells is kept.
 
     Args:
         full: (H, W) bool.

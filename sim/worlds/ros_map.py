@@ -61,7 +61,7 @@ class MapYaml:
 
     @classmethod
     def read(cls, path: str | Path) -> MapYaml:
-        """Read and check a YAML file; errors (ValueError, FileNotFoundError) begin with its path."""
+        """Read and check a YAML; errors (ValueError, FileNotFoundError) begin with its path."""
         try:
             import yaml
         except ImportError:
@@ -147,9 +147,10 @@ def from_ros_map(
 ) -> World:
     """The world of a map_server map.
 
-    Occupied cells become wall boxes, as few as merging finds. Unknown cells are no obstacle to a lidar
-    but nothing is placed or sent there (``World.unknown``). The world frame is the map frame; if the
-    origin has a yaw, the world is axis aligned, begins at (0, 0), and ``World.map_from_world`` turns it.
+    Occupied cells become wall boxes, as few as merging finds. Unknown cells are no obstacle to a
+    lidar but nothing is placed or sent there (``World.unknown``). The world frame is the map
+    frame; if the origin has a yaw, the world is axis aligned, begins at (0, 0), and
+    ``World.map_from_world`` turns it.
 
     Args:
         path: the YAML.
@@ -159,8 +160,8 @@ def from_ros_map(
 
     Raises:
         FileNotFoundError: the YAML or its image is missing.
-        ValueError: a value is missing, of the wrong kind or out of range, the image cannot be read, has
-            no free cell, or exceeds a limit.
+        ValueError: a value is missing, of the wrong kind or out of range, the image cannot be
+            read, has no free cell, or exceeds a limit.
     """
     meta = MapYaml.read(path)
     image = _read(meta.image, max_cells, f"{path}: ")
@@ -182,8 +183,8 @@ def from_ros_map(
     if fence:
         open_sides = [(side >= 0) & (side < OCCUPIED_FROM) for side in
                       (percent[:, 0], percent[0], percent[:, -1], percent[-1])]  # fmt: skip
-        grown = [b + s * FENCE_M * bool(side.any())
-                 for b, s, side in zip(bounds, (-1, -1, 1, 1), open_sides, strict=True)]  # fmt: skip
+        outwards = zip(bounds, (-1, -1, 1, 1), open_sides, strict=True)
+        grown = [edge + sign * FENCE_M * bool(side.any()) for edge, sign, side in outwards]
         a0, b0, a1, b1 = grown
         walls = [(a0, b0, x0, b1), (a0, b0, a1, y0), (x1, b0, a1, b1), (a0, y1, a1, b1)]
         put = [wall for wall, side in zip(walls, open_sides, strict=True) if side.any()]
@@ -216,7 +217,7 @@ def _read(path: Path, max_cells: int, where: str) -> NDArray[np.generic]:
     if image.shape[0] * image.shape[1] > max_cells:
         got = f"{image.shape[1]} x {image.shape[0]}"
         raise ValueError(f"{where}image must have at most {max_cells} cells, got {got}")
-    full = np.iinfo(image.dtype).max
+    full = 255 if image.dtype == np.uint8 else 65535
     if top is not None and top != full:
         image = np.rint(np.minimum(image, top) * (full / top)).astype(image.dtype)
     return image

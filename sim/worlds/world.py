@@ -18,7 +18,7 @@ WALL, SHELF, PALLET, CRATE, PILLAR, ROCK, PERSON, AGV_LABEL = range(len(LABELS))
 WALL_M = 0.2
 """Thickness of outer walls; they lie inside ``World.bounds``."""
 ROBOT_RADIUS_M = 0.42
-"""Generated worlds are accepted if a disc of this radius gets about (the AGV's half width and a margin)."""
+"""Generated worlds are accepted if a disc of this radius gets about (the AGV, with a margin)."""
 GRID_M = 0.1
 """Resolution at which worlds are accepted and points drawn, m."""
 
@@ -42,11 +42,11 @@ class World:
     height_m: float = 1.0
     """Height of every obstacle."""
     map_from_world: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Pose x, y, yaw of the world frame in the map frame; identity unless an imported map is turned."""
+    """Pose x, y, yaw of the world in the map frame; identity unless an imported map is turned."""
     docks: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     """(P, 3) poses x, y, yaw at which a vehicle is docked."""
     unknown: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    """(U, 4) boxes that nobody has mapped: a lidar looks through them, no robot is placed or sent there."""
+    """(U, 4) unmapped boxes: a lidar looks through them, no robot is placed or sent there."""
     _grids: dict[float, OccupancyGrid] = field(default_factory=dict, init=False, repr=False)
     _free: dict[tuple[float, ...], tuple[NDArray[np.bool_], NDArray[np.int32]]] = field(
         default_factory=dict, init=False, repr=False
@@ -77,7 +77,7 @@ class World:
             )
 
     def grid(self, resolution: float = GRID_M) -> OccupancyGrid:
-        """The floor as cells of ``resolution`` m; unknown boxes are -1. The caller may change it."""
+        """The floor in cells of ``resolution`` m, unknown ones -1. A copy: the caller's."""
         made = self._grids.get(resolution)
         if made is None:
             made = OccupancyGrid.from_obstacles(self.boxes, self.discs, self.bounds, resolution)
@@ -89,7 +89,7 @@ class World:
         return OccupancyGrid(made.data.copy(), made.resolution, made.origin_w)
 
     def clearance(self, xy_w: ArrayLike) -> NDArray[np.float64]:
-        """(k,) exact distance from points (k, 2) to the nearest obstacle or unknown box, m; 0 inside."""
+        """(k,) exact distance of points (k, 2) to the nearest obstacle or unknown box, m; >= 0."""
         xy = np.asarray(xy_w, dtype=np.float64).reshape(-1, 2)
         nearest = np.full(len(xy), np.inf)
         for boxes in (self.boxes, self.unknown):
@@ -114,10 +114,10 @@ class World:
         Args:
             rng: source of randomness.
             k: number of points.
-            clearance_m: exact distance (m) that each keeps from obstacles, unknown space and the bounds.
+            clearance_m: exact distance that each keeps from obstacles, unknown space and bounds.
             from_xy: (2,) m; points are reachable from here. None: from the largest free region.
-            radius_m: the robot is a disc of this radius for what reachable means (or of clearance_m,
-                if that is less).
+            radius_m: the robot is a disc of this radius for what reachable means (or of
+                clearance_m, if that is less).
 
         Returns:
             (k, 2) float64, m, uniform over the free floor.
@@ -159,21 +159,22 @@ class World:
             out = np.concatenate([out, xy[np.minimum(self.clearance(xy), edge) >= clearance_m]])
         if len(out) < k:
             raise ValueError(
-                f"clearance_m must leave free floor in {self.name} (seed {self.seed}), got {clearance_m}"
+                f"clearance_m must leave free floor in {self.name} (seed {self.seed}), "
+                f"got {clearance_m}"
             )
         return out[:k]
 
     def _regions(self, radius_m: float) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-        """(H, W) blocked cells for a disc, and the number of each free cell's region (0: blocked)."""
+        """(H, W) blocked cells for a disc, and each cell's region (0: blocked)."""
         key = (radius_m,)
         if key not in self._free:
             blocked = self.grid(GRID_M).inflate(radius_m, unknown=True)
             _, region = cv2.connectedComponents((~blocked).astype(np.uint8), connectivity=4)
-            self._free[key] = blocked, region
+            self._free[key] = blocked, np.asarray(region, np.int32)
         return self._free[key]
 
     def connects(self, points_w: ArrayLike, radius_m: float = ROBOT_RADIUS_M) -> bool:
-        """Whether A* finds a path for a disc of ``radius_m`` from the first of (k, 2+) points to all others."""
+        """Whether A* leads a disc of ``radius_m`` from the first of (k, 2+) points to all others."""
         blocked, _ = self._regions(radius_m)
         grid = self._grids[GRID_M]
         cells = [
@@ -184,7 +185,7 @@ class World:
         )
 
     def reachable_share(self, radius_m: float = ROBOT_RADIUS_M) -> float:
-        """Largest free region of a disc of ``radius_m`` as a share of all that is free, in [0, 1]."""
+        """Share of a disc's free space that its largest connected region has, in [0, 1]."""
         _, region = self._regions(radius_m)
         sizes = np.bincount(region.ravel(), minlength=2)[1:]
         return float(sizes.max() / max(sizes.sum(), 1))
@@ -207,12 +208,13 @@ class World:
 
 
 def _near(boxes: NDArray[np.float32], xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The boxes that can be nearest to one of the points: all of few, else those within 5 m of their hull."""
+    """The boxes that decide the points' clearance: all of a few, else each point's nearest."""
     if len(boxes) < 256 or len(xy) == 0:
-        return boxes.astype(np.float64)
+        return np.asarray(boxes, np.float64)
     # one matrix of squared gaps is cheaper than a Python loop over thousands of boxes
     gap = np.maximum(np.abs(xy[:, None] - boxes[None, :, :2]) - boxes[None, :, 2:], 0)
-    return boxes[np.unique(np.square(gap).sum(axis=2).argmin(axis=1))].astype(np.float64)
+    nearest = np.unique(np.square(gap).sum(axis=2).argmin(axis=1))
+    return np.asarray(boxes[nearest], np.float64)
 
 
 class Draft:
@@ -243,8 +245,8 @@ class Draft:
     def world(self, name: str, seed: int, docks: Sequence[Sequence[float]] = ()) -> World:
         """The boxes so far as a world."""
         return World(
-            name, seed, self.bounds, np.array(self.rows, np.float32), np.array(self.labels, np.int8),
-            docks=np.array(docks, np.float64).reshape(-1, 3),
+            name, seed, self.bounds, np.array(self.rows, np.float32),
+            np.array(self.labels, np.int8), docks=np.array(docks, np.float64).reshape(-1, 3),
         )  # fmt: skip
 
 
