@@ -174,7 +174,7 @@ class World:
         return self._free[key]
 
     def connects(self, points_w: ArrayLike, radius_m: float = ROBOT_RADIUS_M) -> bool:
-        """Whether A* leads a disc of ``radius_m`` from the first of (k, 2+) points to all others."""
+        """Whether A* leads a disc of ``radius_m`` from the first of (k, 2+) points to all."""
         blocked, _ = self._regions(radius_m)
         grid = self._grids[GRID_M]
         cells = [
