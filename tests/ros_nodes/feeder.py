@@ -20,12 +20,14 @@ from ros_nodes import convert
 FAULTS = ("", "nan", "contact", "empty", "length", "frozen", "future", "past", "jump", "quaternion")
 parser = argparse.ArgumentParser()
 parser.add_argument("--topics", default="scan,odom,command")
-parser.add_argument("--fault", default="", choices=FAULTS)
+parser.add_argument("--faults", default="", help="SIGUSR1 begins the first, then ends it, ...")
 parser.add_argument("--commands", default="steady", choices=("steady", "wild"))
 options = parser.parse_args()
+faults = options.faults.split(",")
+assert set(faults) <= set(FAULTS), faults
 
-ill = []
-signal.signal(signal.SIGUSR1, lambda *_: ill.append(1))  # the fault begins
+turns = []
+signal.signal(signal.SIGUSR1, lambda *_: turns.append(1))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
 node = rclpy.create_node("feeder")
@@ -37,7 +39,7 @@ wild = random.Random(0)
 begun = frozen = time.time()
 for step in range(100_000):
     now = time.time()
-    fault = options.fault if ill else ""
+    fault = faults[len(turns) // 2] if len(turns) % 2 else ""
     frozen = frozen if fault else now
     if "scan" in options.topics and step % 2 == 0:
         values = {"nan": free * math.nan, "contact": -free, "empty": free[:0]}.get(fault, free)
