@@ -46,7 +46,7 @@ def cast(
     Args:
         pose_w: (N, 3) float64 lidar x, y, yaw in the world, m and rad.
         angle_min: angle of beam 0 in the lidar frame, rad.
-        increment: angle between beams, rad, > 0; the beams may go round once, ends included.
+        increment: angle between beams, rad, > 0; the beams may go round up to twice.
         boxes: (W, K, 4) float32 [cx, cy, hx, hy] of W worlds, m; nboxes (W,) rows in use.
         discs: (W, D, 3) float32 [x, y, r], m; ndiscs (W,) rows in use.
         world_id: (N,) world of each scan.
@@ -143,12 +143,12 @@ def _cast(  # type: ignore[no-untyped-def]
             cx, cy, hx, hy = boxes[w, k, 0] - x, boxes[w, k, 1] - y, boxes[w, k, 2], boxes[w, k, 3]
             x0, x1, y0, y1 = cx - hx, cx + hx, cy - hy, cy + hy
             # near faces (0: the lidar is between the two), and far ones, pushed out by the seam
-            near_x = np.float32(x0 if x0 > 0 else (x1 if x1 < 0 else 0.0))
-            near_y = np.float32(y0 if y0 > 0 else (y1 if y1 < 0 else 0.0))
-            px = np.float32(x1 + _SEAM_M if x0 > 0 else x0 - _SEAM_M)
-            qx = np.float32(x0 - _SEAM_M if x1 < 0 else x1 + _SEAM_M)
-            py = np.float32(y1 + _SEAM_M if y0 > 0 else y0 - _SEAM_M)
-            qy = np.float32(y0 - _SEAM_M if y1 < 0 else y1 + _SEAM_M)
+            near_x = np.float32(x0 if x0 > _SEAM_M else (x1 if x1 < -_SEAM_M else 0.0))
+            near_y = np.float32(y0 if y0 > _SEAM_M else (y1 if y1 < -_SEAM_M else 0.0))
+            px = np.float32(x1 + _SEAM_M if x0 > _SEAM_M else x0 - _SEAM_M)
+            qx = np.float32(x0 - _SEAM_M if x1 < -_SEAM_M else x1 + _SEAM_M)
+            py = np.float32(y1 + _SEAM_M if y0 > _SEAM_M else y0 - _SEAM_M)
+            qy = np.float32(y0 - _SEAM_M if y1 < -_SEAM_M else y1 + _SEAM_M)
             for turn in range(3):
                 lo, hi = _chunks(first, first + length, turn, around, beams)
                 for i in range(lo, hi):

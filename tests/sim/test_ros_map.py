@@ -253,7 +253,7 @@ def test_barn_images_agree_with_their_cylinders() -> None:
         field = worlds.barn(entries[name])
         low = world.boxes[:, :2] - world.boxes[:, 2:]
         high = world.boxes[:, :2] + world.boxes[:, 2:]
-        # each cylinder lies on walls, and each wall within a cell (.05 m, .071 across) of a cylinder
+        # each cylinder lies on walls, each wall within a cell (.05 m, .071 across) of one
         assert world.clearance(field.discs[:, :2]).max() < 0.05
         corners = np.concatenate([low, high, np.stack([low[:, 0], high[:, 1]], axis=1)])
         assert field.clearance(corners).max() < 0.0708
