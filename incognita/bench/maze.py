@@ -7,7 +7,8 @@ write, with the same model, observation, reward and episodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +17,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+import sim.batch
 from rnd_agv.observation import ObservationConfig
 from rnd_agv.robot import AGV
 from sim.backend import CONTROL_DT
 from sim.mujoco_batch import SUBSTEPS
+from sim.randomization import Randomization
 from sim.robots import GROUP_STATIC, world_spec
 from sim.tasks.agv import AgvConfig, AgvTask, Placement, State, free_walk
 from sim.worlds.world import CRATE, WALL, Draft, World, first_accepted
@@ -30,6 +33,8 @@ CELL_M = 2.5
 RAYS = 64
 WALKS = 256
 """Pairs of start and goal per maze."""
+PLAIN = Randomization(lidar_sigma_m=(0.0, 0.0))
+"""The nominal robot without noise on the lidar, which the baseline has not either."""
 
 
 @lru_cache(maxsize=8)
@@ -213,9 +218,8 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.dist, None, RAYS, far,
         )  # fmt: skip
         obs = self.obs
-        obs[:RAYS] = (
-            np.where(self.dist < 0, far, self.dist) / self.task.config.observation.max_range
-        )
+        ranges = np.where(self.dist < 0, far, np.minimum(self.dist, far))  # the cut-off is by geom
+        obs[:RAYS] = ranges / self.task.config.observation.max_range
         dx, dy = self.goal_x - self.x, self.goal_y - self.y
         self.distance = d = math.hypot(dx, dy)
         c, s = math.cos(self.yaw), math.sin(self.yaw)
@@ -229,7 +233,18 @@ class MazeEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return obs.copy()
 
 
-def maze_envs(n: int, seed: int, **options: Any) -> list[Callable[[], MazeEnv]]:
+@contextmanager
+def scan_every_step() -> Iterator[None]:
+    """Let our engine scan at every step as :class:`MazeEnv` does; as shipped it scans at 10 Hz."""
+    before = vars(sim.batch)["SCAN_EVERY"]
+    vars(sim.batch)["SCAN_EVERY"] = 1
+    try:
+        yield
+    finally:
+        vars(sim.batch)["SCAN_EVERY"] = before
+
+
+def maze_envs(n: int, seed: int, **options: Any) -> list[Callable[[], gymnasium.Env[Any, Any]]]:
     """Makers of ``n`` environments in one maze."""
     return [Maker(seed, row, options) for row in range(n)]
 

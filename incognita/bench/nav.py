@@ -10,11 +10,10 @@ import numpy as np
 import typer
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-import sim.batch
 from sim.batch import BatchEnv, Tier
 
 from ..cli import JsonFile
-from .maze import MazeTask, maze_envs
+from .maze import PLAIN, MazeTask, maze_envs, scan_every_step
 from .paired import Report, Seeds, Smoke, Timing, alternate
 
 BASE_ENVS = 16
@@ -22,15 +21,15 @@ BASE_ENVS = 16
 
 def ours(tier: Tier, n: int, steps: int, seed: int) -> Callable[[], int]:
     """Work: ``steps`` steps of ``n`` robots of ours under random actions."""
-    sim.batch.SCAN_EVERY = 1  # the baseline scans at every step, so do we (we ship 10 Hz scans)
-    env = BatchEnv(MazeTask(seed), n, tier, seed, threads=os.cpu_count() or 1)
+    env = BatchEnv(MazeTask(seed), n, tier, seed, PLAIN, threads=os.cpu_count() or 1)
     env.reset()
     rng = np.random.default_rng(seed)
     actions = rng.uniform(-1, 1, (steps, n, 2)).astype(np.float32)
 
     def work() -> int:
-        for action in actions:
-            env.step(action)
+        with scan_every_step():
+            for action in actions:
+                env.step(action)
         return steps * n
 
     return work

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-import sim.batch
 from learning.ppo import PPO, PPOConfig
-from sim.batch import BatchEnv, Tier
+from sim.batch import BatchEnv
 
 from ..cli import JsonFile, console
-from .maze import MazeTask, maze_envs
+from .maze import PLAIN, MazeTask, maze_envs, scan_every_step
 from .paired import Report, Seeds, Smoke, Timing, alternate, cpu_s
 
 SB3_ENVS, ENVS = 16, 256
@@ -35,12 +34,14 @@ EVERY = 32_768
 """Samples between evaluations: one rollout of SB3's defaults with 16 environments."""
 EPISODES = 100
 """Of one evaluation."""
+SHORT: dict[str, Any] = {"n_steps": 128}
+"""Settings of the baseline in smoke runs, which measure nothing."""
 Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def score(act: Act, task: MazeTask, episodes: int) -> float:
     """Success rate of deterministic actions on episodes that are the same for everybody, tier M."""
-    env = BatchEnv(task, episodes, "mujoco", seed=1_000_000, threads=os.cpu_count() or 1)
+    env = BatchEnv(task, episodes, "mujoco", 1_000_000, PLAIN, os.cpu_count() or 1)
     obs = env.reset()
     done, success = np.zeros(episodes, bool), np.zeros(episodes, bool)
     while not done.all():
@@ -109,21 +110,21 @@ class Watch(BaseCallback):
         return not self.stop
 
 
-def race_ours(race: Race, seed: int, tier: Tier = "mujoco") -> None:
-    """Train ours until the race is over; building the environment counts."""
+def race_ours(race: Race, seed: int, every: int = EVERY) -> None:
+    """Train ours in tier M until the race is over; building the environment counts."""
     task = race.task
-    ppo = PPO(BatchEnv(task, ENVS, tier, seed, threads=os.cpu_count() or 1), REGIME, seed=seed)
+    ppo = PPO(BatchEnv(task, ENVS, "mujoco", seed, PLAIN, os.cpu_count() or 1), REGIME, seed=seed)
 
     def watch(metrics: dict[str, float]) -> bool:
-        return ppo.steps % EVERY == 0 and race.over(ppo.steps, ppo.net.act)
+        return ppo.steps % every == 0 and race.over(ppo.steps, ppo.net.act)
 
     ppo.learn(10**12, watch)
 
 
-def race_sb3(race: Race, seed: int) -> None:
+def race_sb3(race: Race, seed: int, **options: Any) -> None:
     """Train SB3's PPO with its defaults on SubprocVecEnv; starting the processes counts."""
     env = SubprocVecEnv(maze_envs(SB3_ENVS, seed, goal_m=GOAL_M))
-    model = sb3.PPO("MlpPolicy", env, seed=seed, device="cpu")
+    model = sb3.PPO("MlpPolicy", env, seed=seed, device="cpu", **options)
     model.learn(10**12, Watch(race))
     env.close()
 
@@ -145,7 +146,10 @@ def to_success(
     for seed in range(seeds):
         for name in ("ours", "sb3") if seed % 2 == 0 else ("sb3", "ours"):
             race = Race(MazeTask(seed, GOAL_M), level, limit_s, 10 if smoke else EPISODES)
-            (race_ours if name == "ours" else race_sb3)(race, seed)
+            if name == "ours":
+                race_ours(race, seed, ENVS * REGIME.num_steps if smoke else EVERY)
+            else:
+                race_sb3(race, seed, **SHORT if smoke else {})
             runs[name].append(race.summary())
             console.print(f"seed {seed}, {name}: {race.curve[-1]}")
     report.result["runs"] = runs
@@ -173,10 +177,12 @@ def samples(seeds: int, smoke: bool, json_file: Path | None) -> None:
     timings: dict[str, Timing] = {}
     rounds = 1 if smoke else 4
     for seed in range(seeds):
-        env = DummyVecEnv(maze_envs(SB3_ENVS, seed, goal_m=GOAL_M))  # type: ignore[arg-type]
-        options: dict[str, Any] = {"n_steps": 128} if smoke else {}
+        env = DummyVecEnv(maze_envs(SB3_ENVS, seed, goal_m=GOAL_M))
+        options = SHORT if smoke else {}
         model = sb3.PPO("MlpPolicy", env, seed=seed, device="cpu", **options)
-        ppo = PPO(BatchEnv(MazeTask(seed, GOAL_M), ENVS, "kinematic", seed), REGIME, seed=seed)
+        ppo = PPO(
+            BatchEnv(MazeTask(seed, GOAL_M), ENVS, "kinematic", seed, PLAIN), REGIME, seed=seed
+        )
 
         def sb3_work(model: sb3.PPO = model) -> int:
             count = model.n_steps * SB3_ENVS
@@ -206,12 +212,12 @@ def ppo(
     json_file: JsonFile = None,
 ) -> None:
     """Wall time to a fixed success rate against SB3's PPO, or samples/s (about 0.5 core-hours)."""
-    sim.batch.SCAN_EVERY = 1  # the baseline scans at every step, so do we
     torch.set_num_threads(1)
-    if kinematic:
-        samples(seeds, smoke, json_file)
-    else:
-        to_success(level, 1.0 if smoke else limit, seeds, smoke, json_file)
+    with scan_every_step():
+        if kinematic:
+            samples(seeds, smoke, json_file)
+        else:
+            to_success(level, 1.0 if smoke else limit, seeds, smoke, json_file)
 
 
 def register(app: typer.Typer) -> None:

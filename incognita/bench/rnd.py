@@ -42,11 +42,11 @@ class NullEnv:
 
     def reset(self) -> NDArray[np.float32]:
         """(N, 72) observations."""
-        return self.obs[0]
+        return np.asarray(self.obs[0])
 
     def explore(self) -> NDArray[np.float32]:
         """(N, 6) places."""
-        return self.places[self.t % 8]
+        return np.asarray(self.places[self.t % 8])
 
     def step(self, action: NDArray[np.float32]) -> Step:
         """The next of eight prepared steps, whatever the action."""
