@@ -93,7 +93,7 @@ def shortest_m(env: BatchEnv, row: int) -> float:
     placement = env.placements[row]
     assert placement is not None
     grid = placement.world.grid(0.1)
-    blocked = grid.inflate(env.robot.inscribed_m + 0.05)
+    blocked = grid.inflate(env.robot.inscribed_m + 0.05, unknown=True)
     reach = 20
     goal = nearest_free(blocked, grid.cell(env.state.goal_w[row]), reach)
     start = nearest_free(blocked, grid.cell(placement.start_w[:2]), reach)

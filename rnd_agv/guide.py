@@ -44,9 +44,15 @@ class GuideConfig:
 Layers = tuple[NDArray[np.bool_], NDArray[np.float32]]
 
 
-def layers(grid: OccupancyGrid, config: GuideConfig, robot: RobotSpec) -> Layers:
-    """(H, W) blocked cells and (H, W) extra cost per metre for this robot."""
-    return _layers(grid.occupied(), config, robot)
+def layers(
+    grid: OccupancyGrid, config: GuideConfig, robot: RobotSpec, unknown: bool = False
+) -> Layers:
+    """(H, W) blocked cells and (H, W) extra cost per metre for this robot.
+
+    Unknown cells are free to plan through (a map that grows) unless ``unknown`` closes them (a floor
+    plan, beyond whose walls nothing leads anywhere).
+    """
+    return _layers(grid.occupied(unknown), config, robot)
 
 
 def _layers(full: NDArray[np.bool_], config: GuideConfig, robot: RobotSpec) -> Layers:

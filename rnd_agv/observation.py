@@ -63,6 +63,8 @@ class ObservationConfig:
     """Scans in the stack, newest first, so that moving things can be told from still ones."""
     closing: bool = False
     """Show how fast each sector closes in (m/s, oldest less newest frame) instead of the older frames."""
+    proximity_m: float = 0.0
+    """Show ranges as exp(-r / proximity_m), so that what is near stands out; 0 shows r / max_range."""
     pose: bool = False
     """Append the global pose (only for a fixed, known place)."""
     pose_scale: float = 10.0
@@ -73,7 +75,13 @@ class ObservationConfig:
     def __post_init__(self) -> None:
         if self.closing and self.frames < 2:
             raise ValueError(f"closing needs frames >= 2, got {self.frames}")
-        if self.sectors < 4 or self.frames < 1 or not self.max_range > 0 or not self.pose_scale > 0:
+        if (
+            self.sectors < 4
+            or self.frames < 1
+            or self.proximity_m < 0
+            or not self.max_range > 0
+            or not self.pose_scale > 0
+        ):
             raise ValueError(f"sectors >= 4, frames >= 1 and lengths > 0 wanted, got {self}")
 
     @property
@@ -96,9 +104,11 @@ class ObservationConfig:
             {"name": "velocity", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
             {"name": "last_command", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
         ]  # fmt: skip
+        if self.proximity_m:
+            parts[0]["unit"] = f"exp(-r / {self.proximity_m:g} m), r cut at {self.max_range:g} m"
         if self.closing:
             parts[0]["shape"] = [1, self.sectors]
-            closing = {"name": "closing", "shape": [self.sectors], "unit": f"{CLOSING_SCALE:g} m/s",
+            closing = {"name": "closing", "shape": [self.sectors], "unit": f"{CLOSING_SCALE:g} m/s" + (" x proximity" if self.proximity_m else ""),
                        "frame": "lidar", "over_s": scan_period_s * (self.frames - 1)}  # fmt: skip
             parts.insert(1, closing)
         if self.pose:
@@ -194,11 +204,15 @@ def build(
         if got[name].shape != shape:
             raise ValueError(f"{name} must be {shape}, got {got[name].shape}")
     scale = np.array([limits.v_max, limits.w_max])
-    scans = [sectors.reshape(n, -1)]
+    shown = sectors
+    if config.proximity_m:
+        shown = np.exp(sectors * (-config.max_range / config.proximity_m))
+    scans = [shown.reshape(n, -1)]
     if config.closing:
         span_s = SCAN_PERIOD_S * (config.frames - 1)
         speed = (sectors[:, -1] - sectors[:, 0]) * (config.max_range / span_s / CLOSING_SCALE)
-        scans = [sectors[:, 0], np.clip(speed, -1, 1)]
+        weight = shown[:, 0] if config.proximity_m else 1.0
+        scans = [shown[:, 0], np.clip(speed, -1, 1) * weight]
     parts = [
         *scans,
         polar(to_body(goal_w, pose_w)),

@@ -77,7 +77,9 @@ class AgvPolicy:
         if self.config.guide:
             here = goal if pose_w is None else np.asarray(pose_w, dtype=np.float64)[:2]
             if self.map is not None:
-                planning = layers(self.map, self.guide_config, self.robot)
+                # both ends on the map: a floor plan; else it leads out of what is mapped so far
+                ends = [self.map.data[self.map.cell(xy)] for xy in (here, goal)]
+                planning = layers(self.map, self.guide_config, self.robot, unknown=min(ends) >= 0)
                 self.guide.reset(0, goal, known=(self.map, planning))
             else:
                 low, high = (

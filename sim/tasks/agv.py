@@ -138,7 +138,7 @@ class AgvTask:
             grid = world.grid(self.config.guide_config.resolution)
             found = self._layers[id(world)] = (
                 grid,
-                layers(grid, self.config.guide_config, self.robot),
+                layers(grid, self.config.guide_config, self.robot, unknown=True),
             )
         return found
 
@@ -204,7 +204,7 @@ def free_walk(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Two free points that see each other, ``low_m`` to ``high_m`` apart, or None if none was found."""
     grid = world.grid(0.1)
-    blocked = grid.inflate(clearance_m)
+    blocked = grid.inflate(clearance_m, unknown=True)
     for a in world.free_points(rng, tries, clearance_m):
         angle, length = rng.uniform(-np.pi, np.pi), rng.uniform(low_m, high_m)
         b = a + length * np.array([np.cos(angle), np.sin(angle)])

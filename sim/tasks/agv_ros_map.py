@@ -31,7 +31,7 @@ class AgvRosMap(AgvTask):
     ) -> None:
         base = AgvConfig(
             observation=ObservationConfig(
-                sectors=48, max_range=6.0, frames=3, closing=True, guide=True
+                sectors=48, max_range=6.0, frames=3, closing=True, proximity_m=1.0, guide=True
             ), max_steps=2400, guide="known",
             guide_config=GuideConfig(resolution=0.1), max_movers=people,
         )  # fmt: skip

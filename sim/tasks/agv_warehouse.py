@@ -43,7 +43,7 @@ class AgvWarehouse(AgvTask):
             )
         base = AgvConfig(
             observation=ObservationConfig(
-                sectors=48, max_range=6.0, frames=3, closing=True, guide=True
+                sectors=48, max_range=6.0, frames=3, closing=True, proximity_m=1.0, guide=True
             ), max_steps=1200,
             goal_radius_m=0.5, guide="known", guide_config=GuideConfig(resolution=0.1),
             max_movers=people + vehicles,
