@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,8 +29,9 @@ Clock = Literal["cpu", "wall"]
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process and of its worker processes that are alive (Linux)."""
-    total = time.process_time()
+    """CPU seconds of this process and of its worker processes, alive (on Linux) or ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
     for child in multiprocessing.active_children():
         if child.pid is not None and hasattr(time, "clock_gettime"):
             try:  # the kernel's clock id of another process, as clock_getcpuclockid(3) gives it
