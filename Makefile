@@ -2,6 +2,7 @@
 #
 #   make demo     drive an unknown warehouse over ROS 2 and write report/index.html
 #   make test     the test suite
+#   make test-kilted   the node tests on ROS 2 Kilted, in an environment of their own
 #   make check    ruff and mypy
 #   make audit    locked versions against known vulnerabilities and our floors
 #   make lock     write requirements/*.lock anew
@@ -9,7 +10,7 @@
 #
 # PYTHON=python3.12 names the interpreter; ARGS="..." goes to pytest, the demo or the audit.
 
-.PHONY: demo test check audit lock clean setup
+.PHONY: demo test test-kilted check audit lock clean setup
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,6 +35,9 @@ demo: setup
 
 test: setup
 	MUJOCO_GL=$$(cat $(GL)) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-kilted: setup
+	INCOGNITA_KILTED=1 $(BIN)/python -m pytest tests/ros_nodes/test_kilted.py $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

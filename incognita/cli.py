@@ -22,6 +22,7 @@ os.environ.setdefault("LP_NUM_THREADS", "1")
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 except ImportError as error:  # the base install is for robots, which use ros2 launch
     raise SystemExit(f"{error.name} is missing: pip install 'incognita[train]'") from None
@@ -228,7 +229,8 @@ def main() -> None:
         if show is not None:  # a usage error of click
             show()
             sys.exit(2)
-        console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False)
+        line = f"{type(error).__name__}: {error}"
+        console.print("[red]error:[/red]", escape(line), highlight=False, soft_wrap=True)
         bad_input = isinstance(error, (ValueError, FileNotFoundError, FileExistsError, ImportError))
         sys.exit(2 if bad_input else 1)
 
