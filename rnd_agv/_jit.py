@@ -10,9 +10,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 try:
     from numba import njit, prange
 except ImportError:  # the robot path needs numpy, opencv and onnxruntime alone
-    prange = range
+    prange = range  # type: ignore[misc]
 
-    def njit(*args: Any, **kwargs: Any) -> Any:
+    def njit(*args: Any, **kwargs: Any) -> Any:  # type: ignore[no-redef]
         """Return the function as it is."""
         if args and callable(args[0]):
             return args[0]

@@ -223,5 +223,6 @@ def build(
         xy, yaw = pose_w[:, :2] / config.pose_scale, pose_w[:, 2:]
         parts.append(np.concatenate([xy, np.cos(yaw), np.sin(yaw)], axis=1))
     if config.guide:
+        assert guide_w is not None  # checked above
         parts.append(polar(to_body(guide_w, pose_w)))
     return np.concatenate(parts, axis=1, dtype=np.float32)

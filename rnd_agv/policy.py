@@ -128,7 +128,8 @@ class AgvPolicy:
             wanted = command_from_action(self.network(self.observe(pose_w, vel_b)), self.limits)
         self.last = limit_rate(wanted, self.last, self.limits, CONTROL_DT)
         self.steps += 1
-        return self.last[0].copy()
+        command: NDArray[np.float64] = self.last[0].copy()
+        return command
 
     def observe(
         self, pose_w: NDArray[np.floating], vel_b: NDArray[np.floating]

@@ -126,10 +126,13 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     kind = "dynamic" if dynamic else "static"
     name = f"agv-{complexity}-{kind}"
     size = "12 m" if complexity == "simple" else "20 m"
-    about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count x RND, self-imitation"
+    about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count bonus, self-imitation"
+    # 20 m: wider cells pull further, more environments per update latch on rarer hits
+    cell_m, num_envs, num_steps = (0.5, 16, 256) if complexity == "simple" else (1.0, 32, 128)
     return Recipe(
-        name, name, about, eval_options=_EVAL, num_envs=16, steps=1_000_000, ppo=SPARSE_PPO,
-        bonus="count", bonus_options={"cell_m": 0.5, "entries_only": True},
+        name, name, about, eval_options=_EVAL, num_envs=num_envs, steps=1_000_000,
+        ppo=replace(SPARSE_PPO, num_steps=num_steps), bonus="count",
+        bonus_options={"cell_m": cell_m, "entries_only": True},
         polish_options={"terminal_collision": True, "collision_reward": -5.0, "contact_reward": -0.05},
     )  # fmt: skip
 

@@ -152,18 +152,22 @@ class AgvTask:
 
     def goal_distance(self, state: State) -> NDArray[np.float64]:
         """(N,) straight distance to the goal, m."""
-        return np.hypot(*(state.goal_w - state.pose_w[:, :2]).T)
+        gap: NDArray[np.float64] = np.hypot(*(state.goal_w - state.pose_w[:, :2]).T)
+        return gap
 
     def collided(self, state: State) -> NDArray[np.bool_]:
         """(N,) touches something static, or drove into something that moves (being run into is no fault)."""
         return state.contact[:, 0] | state.contact[:, 2]
 
-    def reward(self, state: State) -> dict[str, NDArray[np.float64]]:
+    def reward(self, state: State) -> dict[str, NDArray[Any]]:
         """Terms (N,) of the extrinsic reward; the reward is their sum."""
         c = self.config
         success = self.goal_distance(state) < c.goal_radius_m
         hit = state.contact[:, 0] | state.contact[:, 1]
-        terms = {"goal": c.goal_reward * success, "contact": c.contact_reward * hit}
+        terms: dict[str, NDArray[Any]] = {
+            "goal": c.goal_reward * success,
+            "contact": c.contact_reward * hit,
+        }
         if c.terminal_collision and c.collision_reward:
             terms["collision"] = c.collision_reward * (self.collided(state) & ~success)
         if c.progress_reward:
