@@ -76,6 +76,9 @@ class PPOConfig:
     """Widths of the tanh layers of actor and of critic."""
     init_log_std: float = -0.5
     """Log standard deviation of the actions at the start (actions span [-1, 1])."""
+    noise_correlation: float = 0.0
+    """Correlation of the action noise with that of the step before; 0 is white (Hollenstein et al.
+    2024, arXiv:2312.11091: correlated noise explores further, the update stays as it is)."""
     normalize_obs: bool = True
     """Whiten observations by running mean and std, clipped to +-10."""
     scale_reward: bool = False
@@ -108,6 +111,8 @@ class PPOConfig:
             raise ValueError(f"sizes must be >= 1, got {self}")
         if not (0 <= self.gamma < 1 and 0 <= self.int_gamma < 1):
             raise ValueError(f"gamma and int_gamma must be in [0, 1), got {self}")
+        if not 0 <= self.noise_correlation < 1:
+            raise ValueError(f"noise_correlation must be in [0, 1), got {self.noise_correlation}")
         if not (0 <= self.lam <= 1 and 0 <= self.max_missing <= 1):
             raise ValueError(f"lam and max_missing must be in [0, 1], got {self}")
         positive = (self.lr, self.clip, self.max_grad_norm)
@@ -309,6 +314,7 @@ class PPO:
         self.anneal_from: int | None = None
         self.windows: dict[str, deque[float]] = {}
         self.obs: np.ndarray[Any, Any] | None = None
+        self._last_noise: Tensor | None = None
         self.running = np.zeros((2, spec.num_envs))  # return and length of the open episodes
         steps, n = cfg.num_steps, spec.num_envs
         self._raw = torch.zeros(steps, n, spec.obs_dim)
@@ -376,7 +382,7 @@ class PPO:
         cfg, env, net = self.config, self.env, self.net
         if self.obs is None:
             self.obs = np.array(env.reset(), dtype=np.float32)
-        noise = torch.randn(self._action.shape, generator=self.generator) * net.log_std.exp()
+        noise = self._noise() * net.log_std.exp()
         self._finals: list[tuple[int, np.ndarray[Any, Any], Tensor]] = []
         sums: dict[str, float] = {}
         for t in range(cfg.num_steps):
@@ -407,6 +413,19 @@ class PPO:
         metrics |= {name: value / cfg.num_steps for name, value in sums.items()}
         metrics |= {name: sum(window) / len(window) for name, window in self.windows.items()}
         return metrics
+
+    def _noise(self) -> Tensor:
+        """(T, N, A) standard normal action noise, an AR(1) process along time."""
+        noise = torch.randn(self._action.shape, generator=self.generator)
+        rho = self.config.noise_correlation
+        if rho > 0:
+            if self._last_noise is None:
+                self._last_noise = torch.randn(noise.shape[1:], generator=self.generator)
+            noise *= math.sqrt(1 - rho * rho)
+            for t, last in enumerate([self._last_noise, *noise[:-1]]):
+                noise[t] += rho * last
+            self._last_noise = noise[-1].clone()
+        return noise
 
     def _count(self, t: int, step: Step, sums: dict[str, float]) -> None:
         """Keep episode statistics."""
@@ -620,6 +639,7 @@ class PPO:
             "windows": {name: list(window) for name, window in self.windows.items()},
             "obs": self.obs,
             "running": self.running,
+            "noise": self._last_noise,
             "env": self.env.state_dict(),
         }
 
@@ -650,6 +670,7 @@ class PPO:
         self.lr, self.anneal_from = state["lr"], state["anneal_from"]
         self.windows = {k: deque(v, maxlen=WINDOW) for k, v in state["windows"].items()}
         self.obs, self.running = state["obs"], state["running"]
+        self._last_noise = state.get("noise")
         self.env.load_state_dict(state["env"])
 
     def save(self, folder: str | os.PathLike[str], keep: int = 3) -> None:

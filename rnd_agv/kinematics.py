@@ -19,6 +19,8 @@ from ._jit import njit
 
 Array = NDArray[Any]
 CONTACT_STATIC, CONTACT_MOVER, CONTACT_AT_FAULT = 0, 1, 2
+_PUSH_M = 0.5
+"""More than contact can push a footprint within one call."""
 AT_FAULT_SPEED = 0.05
 """A contact is the robot's fault when its own footprint moves into the other faster than this, m/s."""
 
@@ -114,11 +116,29 @@ def advance(
     hx, hy = half[0], half[1]
     reach = math.hypot(hx, hy)
     k2 = (hx * hx + hy * hy) / 3.0
+    near_boxes, near_discs = np.empty(boxes.shape[1], np.int64), np.empty(discs.shape[1], np.int64)
     for i in range(pose.shape[0]):
         blend = 1.0 - math.exp(-dt / max(lag[i], 1e-4))
         left = command[i, 0] - 0.5 * track * command[i, 1]
         right = command[i, 0] + 0.5 * track * command[i, 1]
         w = world[i]
+        # only what the footprint can get to within this call is looked at in every substep
+        fastest = max(abs(left), abs(right), abs(wheels[i, 0]), abs(wheels[i, 1]))
+        far = reach + _PUSH_M + dt * substeps * fastest * max(slip[i, 0], slip[i, 1])
+        close = 0
+        for k in range(nboxes[w]):
+            near_boxes[close] = k
+            close += (
+                abs(pose[i, 0] - boxes[w, k, 0]) < boxes[w, k, 2] + far
+                and abs(pose[i, 1] - boxes[w, k, 1]) < boxes[w, k, 3] + far
+            )
+        close_discs = 0
+        for k in range(ndiscs[w]):
+            near_discs[close_discs] = k
+            close_discs += (
+                abs(pose[i, 0] - discs[w, k, 0]) < discs[w, k, 2] + far
+                and abs(pose[i, 1] - discs[w, k, 1]) < discs[w, k, 2] + far
+            )
         for _ in range(substeps):
             wheels[i, 0] += blend * (left - wheels[i, 0])
             wheels[i, 1] += blend * (right - wheels[i, 1])
@@ -129,7 +149,7 @@ def advance(
             pose[i, 0] += dt * v * math.cos(middle)
             pose[i, 1] += dt * v * math.sin(middle)
             pose[i, 2] += dt * turn
-            for k in range(nboxes[w]):
+            for k in near_boxes[:close]:
                 cx, cy, bx, by = boxes[w, k, 0], boxes[w, k, 1], boxes[w, k, 2], boxes[w, k, 3]
                 if abs(pose[i, 0] - cx) < bx + reach and abs(pose[i, 1] - cy) < by + reach:
                     gap, nx, ny, qx, qy = _box_gap(
@@ -137,7 +157,7 @@ def advance(
                     )
                     if gap < 0:
                         _push(pose, i, gap, nx, ny, qx, qy, k2)
-            for k in range(ndiscs[w]):
+            for k in near_discs[:close_discs]:
                 cx, cy, r = discs[w, k, 0], discs[w, k, 1], discs[w, k, 2]
                 if abs(pose[i, 0] - cx) < r + reach and abs(pose[i, 1] - cy) < r + reach:
                     gap, nx, ny, qx, qy = _disc_gap(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._jit import njit
 from .command import CommandLimits
 
 SCAN_PERIOD_S = 0.1
@@ -131,36 +133,50 @@ def sector_min(
     ranges = np.asarray(ranges, dtype=np.float32)
     if ranges.ndim != 2 or ranges.shape[1] != scan.beams:
         raise ValueError(f"ranges must be (N, {scan.beams}), got {ranges.shape}")
-    missing = np.isnan(ranges) | ((ranges < scan.range_min) & (ranges != -np.inf))
-    clean = np.clip(np.where(missing, np.inf, ranges), 0.0, config.max_range) / config.max_range
-    # 1e-9: beams that lie on a sector edge must not flip with float noise
-    turn = np.mod(scan.angles + np.pi, 2 * np.pi) / (2 * np.pi) * config.sectors
-    sector = np.floor(turn + 1e-9).astype(np.int64) % config.sectors
-    order = np.argsort(sector, kind="stable")
-    present, starts = np.unique(sector[order], return_index=True)
     out = np.ones((len(ranges), config.sectors), dtype=np.float32)
-    out[:, present] = np.minimum.reduceat(clean[:, order], starts, axis=1)
+    _nearest(ranges, _sector_of_beam(scan, config.sectors), np.float32(scan.range_min),
+             np.float32(config.max_range), out)  # fmt: skip
     return out
+
+
+@lru_cache(maxsize=64)
+def _sector_of_beam(scan: ScanSpec, sectors: int) -> NDArray[np.int64]:
+    """(beams,) sector that each beam looks into."""
+    # 1e-9: beams that lie on a sector edge must not flip with float noise
+    turn = np.mod(scan.angles + np.pi, 2 * np.pi) / (2 * np.pi) * sectors
+    return np.asarray(np.floor(turn + 1e-9).astype(np.int64) % sectors, np.int64)
+
+
+@njit(cache=True)
+def _nearest(  # type: ignore[no-untyped-def]
+    ranges, sector_of_beam, range_min, max_range, out
+):  # fmt: skip
+    for n in range(ranges.shape[0]):
+        for b in range(ranges.shape[1]):
+            r = ranges[n, b]
+            if r >= range_min or r == -np.inf:  # never of a NaN
+                k = sector_of_beam[b]
+                out[n, k] = min(out[n, k], min(max(r, np.float32(0)), max_range) / max_range)
 
 
 def to_body(point_w: NDArray[np.floating], pose_w: NDArray[np.floating]) -> NDArray[np.float64]:
     """World points (N, 2) seen from poses (N, 3) [x, y, yaw], as (N, 2) in base_link."""
-    delta = np.asarray(point_w, dtype=np.float64) - pose_w[:, :2]
+    dx, dy = point_w[:, 0] - pose_w[:, 0], point_w[:, 1] - pose_w[:, 1]
     c, s = np.cos(pose_w[:, 2]), np.sin(pose_w[:, 2])
-    return np.stack([c * delta[:, 0] + s * delta[:, 1], -s * delta[:, 0] + c * delta[:, 1]], axis=1)
+    out = np.empty((len(dx), 2))
+    out[:, 0], out[:, 1] = c * dx + s * dy, -s * dx + c * dy
+    return out
 
 
 def polar(point_b: NDArray[np.floating]) -> NDArray[np.float32]:
     """Body points (N, 2) m -> (N, 4) [min(d/5, 2), log1p(d), cos, sin of the bearing]."""
-    distance = np.hypot(point_b[:, 0], point_b[:, 1])
+    x, y = point_b[:, 0], point_b[:, 1]
+    distance = np.sqrt(x * x + y * y)
     near = np.maximum(distance, 1e-6)
-    parts = [
-        np.minimum(distance / 5, 2),
-        np.log1p(distance),
-        point_b[:, 0] / near,
-        point_b[:, 1] / near,
-    ]
-    return np.stack(parts, axis=1).astype(np.float32)
+    out = np.empty((len(point_b), 4), np.float32)
+    out[:, 0], out[:, 1] = np.minimum(distance / 5, 2), np.log1p(distance)
+    out[:, 2], out[:, 3] = x / near, y / near
+    return out
 
 
 def build(
@@ -203,26 +219,26 @@ def build(
     for name, shape in wanted.items():
         if got[name].shape != shape:
             raise ValueError(f"{name} must be {shape}, got {got[name].shape}")
-    scale = np.array([limits.v_max, limits.w_max])
     shown = sectors
     if config.proximity_m:
         shown = np.exp(sectors * (-config.max_range / config.proximity_m))
-    scans = [shown.reshape(n, -1)]
+    out = np.empty((n, config.dim), np.float32)
     if config.closing:
         span_s = SCAN_PERIOD_S * (config.frames - 1)
         speed = (sectors[:, -1] - sectors[:, 0]) * (config.max_range / span_s / CLOSING_SCALE)
         weight = shown[:, 0] if config.proximity_m else 1.0
-        scans = [shown[:, 0], np.clip(speed, -1, 1) * weight]
-    parts = [
-        *scans,
-        polar(to_body(goal_w, pose_w)),
-        vel_b / scale,
-        last_command / scale,
-    ]
+        out[:, : config.sectors] = shown[:, 0]
+        out[:, config.sectors : config.scan_dim] = np.clip(speed, -1, 1) * weight
+    else:
+        out[:, : config.scan_dim] = shown.reshape(n, -1)
+    scale = np.array([limits.v_max, limits.w_max])
+    k = config.scan_dim
+    out[:, k : k + 4] = polar(to_body(goal_w, pose_w))
+    out[:, k + 4 : k + 6] = vel_b / scale
+    out[:, k + 6 : k + 8] = last_command / scale
     if config.pose:
-        xy, yaw = pose_w[:, :2] / config.pose_scale, pose_w[:, 2:]
-        parts.append(np.concatenate([xy, np.cos(yaw), np.sin(yaw)], axis=1))
-    if config.guide:
-        assert guide_w is not None  # checked above
-        parts.append(polar(to_body(guide_w, pose_w)))
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+        out[:, k + 8 : k + 10] = pose_w[:, :2] / config.pose_scale
+        out[:, k + 10], out[:, k + 11] = np.cos(pose_w[:, 2]), np.sin(pose_w[:, 2])
+    if guide_w is not None and config.guide:
+        out[:, -4:] = polar(to_body(guide_w, pose_w))
+    return out

@@ -32,6 +32,7 @@ LOCALIZATION_TAU_S = 5.0
 MAX_ACTION_DELAY = 4
 """Control periods."""
 Tier = Literal["kinematic", "mujoco"]
+Rows = NDArray[np.int64] | slice
 
 
 class BatchEnv:
@@ -132,16 +133,18 @@ class BatchEnv:
             raise ValueError(f"action must be ({self.num_envs}, 2), got {action.shape}")
         s = self.state
         s.last_action, s.action = s.action, np.clip(np.nan_to_num(action), -1, 1)
-        self.pending = np.roll(self.pending, 1, axis=1)
-        self.pending[:, 0] = command_from_action(action, self.robot.limits)
-        wanted = self.pending[np.arange(self.num_envs), self.action_delay]
+        wanted = command_from_action(action, self.robot.limits)
+        if self.action_delay.any():  # an episode with a delay starts from zeros, see _start
+            self.pending = np.roll(self.pending, 1, axis=1)
+            self.pending[:, 0] = wanted
+            wanted = self.pending[np.arange(self.num_envs), self.action_delay]
         s.last_command = limit_rate(wanted, s.last_command, self.robot.limits, CONTROL_DT)
         self._advance()
         terms = self.task.reward(s)
         terminated, truncated, outcome = self.task.done(s)
         reward = np.sum(list(terms.values()), axis=0).astype(np.float32)
         explore = self.explore()
-        self.arrived_w = np.concatenate([s.pose_w, s.goal_w], axis=1)
+        self.arrived_w[:, :3], self.arrived_w[:, 3:] = s.pose_w, s.goal_w
         obs = self.task.observe(s)
         final_obs = obs
         done = terminated | truncated
@@ -157,8 +160,9 @@ class BatchEnv:
     def explore(self) -> NDArray[np.float32]:
         """(N, 6) novelty state, see :data:`learning.vec_env.EXPLORE`."""
         s = self.state
-        columns = [s.seen_pose_w, s.goal_w, self.layout[:, None].astype(np.float64)]
-        return np.concatenate(columns, axis=1, dtype=np.float32)
+        out = np.empty((self.num_envs, len(EXPLORE)), np.float32)
+        out[:, :3], out[:, 3:5], out[:, 5] = s.seen_pose_w, s.goal_w, self.layout
+        return out
 
     # the clock
 
@@ -182,7 +186,8 @@ class BatchEnv:
             bank.ndiscs, discs, CONTACT_MARGIN_M, s.contact,
         )  # fmt: skip
         self.at_fault |= s.contact[:, 2]
-        self.path_m += np.hypot(*(s.pose_w - before)[:, :2].T)
+        dx, dy = (s.pose_w - before)[:, :2].T
+        self.path_m += np.sqrt(dx * dx + dy * dy)
         self._localize(before)
         s.t += 1
         due = s.t % SCAN_EVERY == 0
@@ -216,7 +221,7 @@ class BatchEnv:
         s.seen_pose_w += error * (CONTROL_DT / LOCALIZATION_TAU_S)
         s.seen_pose_w[:, 2] = _wrap(s.seen_pose_w[:, 2])
 
-    def lidar_pose(self, rows: NDArray[np.int64], seen: bool = False) -> NDArray[np.float64]:
+    def lidar_pose(self, rows: Rows, seen: bool = False) -> NDArray[np.float64]:
         """(k, 3) lidar poses in the world, true or as localisation has them."""
         base = self.state.seen_pose_w if seen else self.state.pose_w
         pose = base[rows].copy()
@@ -226,35 +231,35 @@ class BatchEnv:
 
     def _sense(self, rows: NDArray[np.int64], first: bool = False) -> None:
         """Take a scan for these rows and push it on their frame stacks."""
-        everyone = len(rows) == self.num_envs
         s, bank, c = self.state, self.bank, self.config
-        pose = self.lidar_pose(rows)
-        pose[:, 2] += self.drawn[rows, PARAMETERS.index("lidar_yaw_rad")]
-        ranges = np.empty((len(rows), c.beams), np.float32)
+        some: Rows = rows if len(rows) < self.num_envs else slice(None)  # all: views, no copies
+        pose = self.lidar_pose(some)
+        drawn = self.drawn[some]
+        pose[:, 2] += drawn[:, PARAMETERS.index("lidar_yaw_rad")]
+        ranges, stream = self.ranges[some], self.stream[some]
         cast(
             pose, self.scan.angle_min, self.scan.angle_increment, bank.boxes, bank.nboxes, bank.discs,
-            bank.ndiscs, self.world[rows], self.obstacles()[rows], self.scan.range_max, ranges,
+            bank.ndiscs, self.world[some], self.obstacles()[some], self.scan.range_max, ranges,
         )  # fmt: skip
-        stream = self.stream[rows]
         scan_noise(
-            ranges, stream, self.drawn[rows, PARAMETERS.index("lidar_sigma_m")],
-            self.drawn[rows, PARAMETERS.index("lidar_dropout")], self.scan.range_max,
+            ranges, stream, drawn[:, PARAMETERS.index("lidar_sigma_m")],
+            drawn[:, PARAMETERS.index("lidar_dropout")], self.scan.range_max,
         )  # fmt: skip
-        self.stream[rows] = stream
-        self.ranges[rows] = ranges
-        s.clearance_m[rows] = (ranges - self._reach).min(axis=1)
+        s.clearance_m[some] = (ranges - self._reach).min(axis=1)
         new = sector_min(ranges, self.scan, c.observation)
+        ring = self.ring[some]
         if first:
-            self.ring[rows] = new[:, None]
+            ring[:] = new[:, None]
         else:
-            ring = self.ring if everyone else self.ring[rows]
             ring[:, 1:] = ring[:, :-1].copy()
             ring[:, 0] = new
-            if not everyone:
-                self.ring[rows] = ring
+        if some is rows:
+            self.ranges[rows], self.stream[rows], self.ring[rows] = ranges, stream, ring
         f = c.observation.frames
-        late = self.scan_delay[rows].astype(bool)[:, None, None]
-        s.frames[rows] = np.where(late, self.ring[rows, 1:], self.ring[rows, :f])
+        late = self.scan_delay[some].astype(bool)
+        s.frames[some] = ring[:, :f]
+        if late.any():
+            s.frames[rows[late]] = ring[late, 1:]
         if self.guide is not None and c.guide == "built":
             self._map(rows)
 

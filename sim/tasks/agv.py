@@ -152,8 +152,8 @@ class AgvTask:
 
     def goal_distance(self, state: State) -> NDArray[np.float64]:
         """(N,) straight distance to the goal, m."""
-        gap: NDArray[np.float64] = np.hypot(*(state.goal_w - state.pose_w[:, :2]).T)
-        return gap
+        dx, dy = (state.goal_w - state.pose_w[:, :2]).T
+        return np.asarray(np.sqrt(dx * dx + dy * dy), np.float64)
 
     def collided(self, state: State) -> NDArray[np.bool_]:
         """(N,) touches something static, or drove into something that moves (being run into is no fault)."""

@@ -192,11 +192,25 @@ def everything(ppo: PPO) -> dict[str, object]:
     return out
 
 
+def test_correlated_noise_is_standard_normal_at_each_step_and_runs_on_over_rollouts(point_env):
+    ppo = PPO(point_env(), replace(SMALL, noise_correlation=0.8))
+    noise = torch.cat([ppo._noise() for _ in range(200)])  # 200 rollouts of 16 steps
+    assert noise.shape == (3200, 32, 2)
+    assert noise.std() == pytest.approx(1.0, abs=0.02) and abs(noise.mean()) < 0.02
+    for lag in (1, 2):
+        assert (noise[:-lag] * noise[lag:]).mean() == pytest.approx(0.8**lag, abs=0.02)
+    seam = noise[15:-1:16] * noise[16::16]  # last step of a rollout, first of the next
+    assert seam.mean() == pytest.approx(0.8, abs=0.05)
+    with pytest.raises(ValueError, match=r"noise_correlation must be in \[0, 1\), got 1"):
+        PPOConfig(noise_correlation=1)
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3, 5, 7])
 def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(point_env, tmp_path, stop):
     config = replace(
-        SMALL, scale_reward=True, sil_coef=0.1, lr_schedule="linear", sil_capacity=2000
-    )
+        SMALL, scale_reward=True, sil_coef=0.1, lr_schedule="linear", sil_capacity=2000,
+        noise_correlation=0.5,
+    )  # fmt: skip
     rollout, total = 16 * 32, 8 * 16 * 32
 
     def fresh(seed):
