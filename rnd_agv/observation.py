@@ -71,6 +71,9 @@ class ObservationConfig:
     """Append the global pose (only for a fixed, known place)."""
     pose_scale: float = 10.0
     """Length that maps to 1 in the pose part, m."""
+    pose_waves: int = 0
+    """Octaves of Fourier features of x and y after the pose, the longest wave twice ``pose_scale``:
+    a small network cannot tell places a metre apart in a large hall otherwise (Tancik 2020)."""
     guide: bool = False
     """Append the guide point, a way point from a planner, in polar form."""
 
@@ -81,10 +84,14 @@ class ObservationConfig:
             self.sectors < 4
             or self.frames < 1
             or self.proximity_m < 0
+            or self.pose_waves < 0
+            or (self.pose_waves and not self.pose)
             or not self.max_range > 0
             or not self.pose_scale > 0
         ):
-            raise ValueError(f"sectors >= 4, frames >= 1 and lengths > 0 wanted, got {self}")
+            raise ValueError(
+                f"sectors >= 4, frames >= 1, lengths > 0, waves only with a pose wanted, got {self}"
+            )
 
     @property
     def scan_dim(self) -> int:
@@ -94,7 +101,7 @@ class ObservationConfig:
     @property
     def dim(self) -> int:
         """Length of one flat observation."""
-        return self.scan_dim + 8 + 4 * self.pose + 4 * self.guide
+        return self.scan_dim + 8 + 4 * self.pose + 4 * self.pose_waves + 4 * self.guide
 
     def spec(self, scan_period_s: float = SCAN_PERIOD_S) -> dict[str, Any]:
         """Names, shapes, units and frames for a policy file's manifest."""
@@ -116,6 +123,9 @@ class ObservationConfig:
         if self.pose:
             unit = f"x/{self.pose_scale:g} m, y/{self.pose_scale:g} m, cos, sin"
             parts.append({"name": "pose", "shape": [4], "unit": unit, "frame": "map"})
+        if self.pose_waves:
+            unit = f"sin x, sin y, cos x, cos y, 1 = pi / ({self.pose_scale:g} m), octave by octave"
+            parts.append({"name": "waves", "shape": [self.pose_waves, 4], "unit": unit, "frame": "map"})
         if self.guide:
             parts.append({"name": "guide", "shape": [4], "unit": polar, "frame": "base_link"})
         return {"dim": self.dim, "config": asdict(self), "parts": parts}
@@ -239,6 +249,11 @@ def build(
     if config.pose:
         out[:, k + 8 : k + 10] = pose_w[:, :2] / config.pose_scale
         out[:, k + 10], out[:, k + 11] = np.cos(pose_w[:, 2]), np.sin(pose_w[:, 2])
+    for octave in range(config.pose_waves):
+        k_wave = k + 12 + 4 * octave
+        phase = pose_w[:, :2] * (np.pi / config.pose_scale * 2**octave)
+        out[:, k_wave : k_wave + 2] = np.sin(phase)
+        out[:, k_wave + 2 : k_wave + 4] = np.cos(phase)
     if guide_w is not None and config.guide:
         out[:, -4:] = polar(to_body(guide_w, pose_w))
     return out

@@ -25,7 +25,7 @@ CAPS = {
 }
 CORNER_M = 1.2
 """Start and goal lie this far from the walls of two opposite corners."""
-OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0)
+OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0, pose_waves=4)
 
 
 class AgvPaper(AgvTask):
@@ -63,7 +63,7 @@ class AgvFar(AgvTask):
         if layouts < 1:
             raise ValueError(f"layouts must be >= 1, got {layouts}")
         base = AgvConfig(
-            observation=replace(OBSERVATION, pose_scale=20.0), beams=72, max_steps=4000
+            observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5), beams=72, max_steps=4000
         )
         super().__init__(replace(base, **overrides))
         self.name, self.size_m, self.layouts, self.first_layout = (
