@@ -412,6 +412,7 @@ class PPO:
         metrics = {"steps": float(self.steps), "success": 0.0, "collision": 0.0}
         metrics |= {name: value / cfg.num_steps for name, value in sums.items()}
         metrics |= {name: sum(window) / len(window) for name, window in self.windows.items()}
+        metrics["episodes"] = float(len(self.windows.get("success", ())))  # that these are means of
         return metrics
 
     def _noise(self) -> Tensor:

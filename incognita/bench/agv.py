@@ -13,6 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from learning.policy_file import OnnxPolicy
+from learning.ppo import WINDOW
 from rnd_agv.command import CommandLimits
 from rnd_agv.dwa import DWA
 from rnd_agv.mppi import MPPI
@@ -80,7 +81,7 @@ def steps_to(folder: Path, level: float) -> float:
     """Environment steps until the success rate over 100 episodes first reached ``level``, or inf."""
     for line in (folder / "curve.jsonl").read_text().splitlines():
         metrics = json.loads(line)
-        if metrics["success"] >= level and metrics.get("episodes", 100) >= 100:
+        if metrics["success"] >= level and metrics["episodes"] >= WINDOW:
             return float(metrics["steps"])
     return float("inf")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf, log
 from typing import Any
 
 import curiosity
@@ -43,6 +44,9 @@ class Recipe:
     polish_from: float = 0.9
     """Success rate of the last 100 episodes at which that phase begins (at half of the steps at the latest
     where anything was learned)."""
+    polish_std: float = 1.0
+    """Standard deviation of the actions at the start of that phase, at the most: where a collision is
+    the end, a robot that still explores learns that standing still is safe."""
     fine_tune_steps: int = 0
     """Steps in tier M after those in tier K."""
     stop_success: float = 1.01
@@ -56,6 +60,8 @@ class Recipe:
             )
         if self.bonus and self.bonus not in curiosity.NAMES:
             raise ValueError(f"bonus must be empty or one of {curiosity.NAMES}, got {self.bonus!r}")
+        if not self.polish_std > 0:
+            raise ValueError(f"polish_std must be > 0, got {self.polish_std}")
         if self.num_envs < 1 or self.steps < 1:
             raise ValueError(f"num_envs and steps must be >= 1, got {self.num_envs}, {self.steps}")
 
@@ -69,8 +75,9 @@ class Recipe:
         last = replace(self, bonus="", bonus_options={}, polish_options={},
                        task_options={**self.task_options, **self.polish_options})  # fmt: skip
         if polish:
+            calm = replace(self.ppo, sil_coef=0.0, noise_correlation=0.0)
             out.append(
-                Phase("polish", replace(last, ppo=replace(self.ppo, sil_coef=0.0)), self.steps)
+                Phase("polish", replace(last, ppo=calm), self.steps, log(self.polish_std))
             )
         if self.fine_tune_steps:
             tuned = replace(last, tier="mujoco", num_envs=min(self.num_envs, 128))
@@ -106,6 +113,8 @@ class Phase:
     recipe: Recipe
     until: int
     """Environment steps, over all phases, at which it ends at the latest."""
+    max_log_std: float = inf
+    """The log standard deviation of the actions is brought down to this at its start."""
 
 
 SPARSE_PPO = PPOConfig(
@@ -131,7 +140,8 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     return Recipe(
         name, name, about, eval_options=_EVAL, num_envs=32, steps=1_000_000, ppo=SPARSE_PPO,
         bonus="count", bonus_options={"cell_m": 1.0, "entries_only": True},
-        polish_options={"terminal_collision": True, "collision_reward": -5.0, "contact_reward": -0.05},
+        polish_options={"terminal_collision": True, "collision_reward": -1.0, "contact_reward": -0.05},
+        polish_std=0.2,
     )  # fmt: skip
 
 

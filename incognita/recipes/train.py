@@ -74,11 +74,13 @@ def run(
             if resume and folder_k.exists():
                 ppo.load(folder_k)
                 _cut_curve(curve_path, ppo.steps)
-            elif resume and k:
-                before = checkpoint.load(out / "checkpoints" / f"{k - 1}-{phases[k - 1].name}")
-                ppo.net.load_state_dict(before["net"])
-                ppo.steps = before["steps"]
-            elif recipe.clone_rounds and k == 0 and warm_start is None:
+            else:
+                if resume and k:
+                    before = checkpoint.load(out / "checkpoints" / f"{k - 1}-{phases[k - 1].name}")
+                    ppo.net.load_state_dict(before["net"])
+                    ppo.steps = before["steps"]
+                ppo.net.log_std.data.clamp_(max=phase.max_log_std)
+            if recipe.clone_rounds and k == 0 and warm_start is None and not ppo.updates:
                 clone_follower(
                     ppo.net,
                     phase.recipe.make_env(seed=recipe.seed + 1),
