@@ -114,6 +114,8 @@ class BatchEnv:
             guide_w=zero((n, 2)) if self.guide else None, t=zero(n, np.int64),
         )  # fmt: skip
         self.at_fault = np.zeros(n, bool)
+        self.collided = np.zeros(n, bool)
+        """Has the episode had what ends it in evaluation, see :meth:`AgvTask.collided`?"""
         self.path_m = np.zeros(n)
         self.placements: list[Placement | None] = [None] * n
         self.arrived_w = zero((n, 5))
@@ -150,7 +152,7 @@ class BatchEnv:
         done = terminated | truncated
         info: dict[str, NDArray[Any]] = {f"reward/{name}": value for name, value in terms.items()}
         info |= outcome | {"at_fault": self.at_fault.copy(), "path_m": self.path_m.copy()}
-        info["episode_length"] = s.t.copy()
+        info |= {"clean": outcome["success"] & ~self.collided, "episode_length": s.t.copy()}
         if done.any():
             final_obs = obs.copy()
             self._reset_rows(np.flatnonzero(done))
@@ -186,6 +188,7 @@ class BatchEnv:
             bank.ndiscs, discs, CONTACT_MARGIN_M, s.contact,
         )  # fmt: skip
         self.at_fault |= s.contact[:, 2]
+        self.collided |= self.task.collided(s)
         dx, dy = (s.pose_w - before)[:, :2].T
         self.path_m += np.sqrt(dx * dx + dy * dy)
         self._localize(before)
@@ -348,7 +351,8 @@ class BatchEnv:
         s.contact[rows] = False
         s.t[rows] = 0
         self.pending[rows] = 0.0
-        self.at_fault[rows], self.path_m[rows] = False, 0.0
+        self.at_fault[rows] = self.collided[rows] = False
+        self.path_m[rows] = 0.0
         self._sense(rows, first=True)
         if self.guide is not None and s.guide_w is not None:
             if self.config.guide == "built":
@@ -365,7 +369,7 @@ class BatchEnv:
 
     # saving
 
-    _SAVED = ("episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "path_m")
+    _SAVED = ("episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "collided", "path_m")
     _STATE = (
         "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
         "last_action", "action", "contact", "cost_to_go", "last_cost_to_go", "t",

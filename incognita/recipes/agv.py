@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import inf, log
 from typing import Any
 
 import curiosity
@@ -40,13 +39,14 @@ class Recipe:
     clone_rounds: int = 0
     """Rounds of cloning the guide follower before PPO, see :mod:`.expert`; 0 starts from nothing."""
     polish_options: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the task changed in a second phase without bonus: how it is evaluated."""
-    polish_from: float = 0.9
-    """Success rate of the last 100 episodes at which that phase begins (at half of the steps at the latest
-    where anything was learned)."""
-    polish_std: float = 1.0
-    """Standard deviation of the actions at the start of that phase, at the most: where a collision is
-    the end, a robot that still explores learns that standing still is safe."""
+    """Parameters of the task changed in two last phases without bonus. "tidy": contact slides on but
+    costs ``contact_reward``, until ``tidy_until`` of the episodes succeed without any; "polish": as
+    evaluated. At once, a robot that has learned to slide along walls learns that standing still is
+    safe, and forgets the goal."""
+    polish_from: float = 0.8
+    """Success rate of the last 100 episodes at which tidying begins."""
+    tidy_until: float = 0.25
+    """Rate of successes without a collision at which polishing begins."""
     fine_tune_steps: int = 0
     """Steps in tier M after those in tier K."""
     stop_success: float = 1.01
@@ -60,28 +60,27 @@ class Recipe:
             )
         if self.bonus and self.bonus not in curiosity.NAMES:
             raise ValueError(f"bonus must be empty or one of {curiosity.NAMES}, got {self.bonus!r}")
-        if not self.polish_std > 0:
-            raise ValueError(f"polish_std must be > 0, got {self.polish_std}")
         if self.num_envs < 1 or self.steps < 1:
             raise ValueError(f"num_envs and steps must be >= 1, got {self.num_envs}, {self.steps}")
 
     def phases(self) -> list[Phase]:
         """What is trained in turn, each with the network of the one before."""
         polish = bool(self.polish_options)
-        first = replace(
-            self, polish_options={}, stop_success=self.polish_from if polish else self.stop_success
-        )
-        out = [Phase("explore" if self.bonus else "train", first, self.steps)]
+        first = replace(self, polish_options={})
+        level = self.polish_from if polish else self.stop_success
+        out = [Phase("explore" if self.bonus else "train", first, self.steps, level)]
         last = replace(self, bonus="", bonus_options={}, polish_options={},
                        task_options={**self.task_options, **self.polish_options})  # fmt: skip
         if polish:
-            calm = replace(self.ppo, sil_coef=0.0, noise_correlation=0.0)
-            out.append(
-                Phase("polish", replace(last, ppo=calm), self.steps, log(self.polish_std))
-            )
+            last = replace(last, ppo=replace(self.ppo, sil_coef=0.0))
+            slide = {"terminal_collision": False, "collision_reward": 0.0}
+            tidy = replace(last, task_options={**last.task_options, **slide})
+            out.append(Phase("tidy", tidy, self.steps, self.tidy_until, "clean"))
+            out.append(Phase("polish", last, self.steps, self.stop_success))
         if self.fine_tune_steps:
             tuned = replace(last, tier="mujoco", num_envs=min(self.num_envs, 128))
-            out.append(Phase("fine-tune", tuned, self.steps + self.fine_tune_steps))
+            steps = self.steps + self.fine_tune_steps
+            out.append(Phase("fine-tune", tuned, steps, self.stop_success))
         return out
 
     def make_task(self, evaluation: bool = False) -> AgvTask:
@@ -113,8 +112,10 @@ class Phase:
     recipe: Recipe
     until: int
     """Environment steps, over all phases, at which it ends at the latest."""
-    max_log_std: float = inf
-    """The log standard deviation of the actions is brought down to this at its start."""
+    level: float
+    """It ends once the metric, over the last 100 episodes, has reached this."""
+    metric: str = "success"
+    """"clean" counts successes without a collision, also where collisions end nothing."""
 
 
 SPARSE_PPO = PPOConfig(
@@ -141,7 +142,6 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
         name, name, about, eval_options=_EVAL, num_envs=32, steps=1_000_000, ppo=SPARSE_PPO,
         bonus="count", bonus_options={"cell_m": 1.0, "entries_only": True},
         polish_options={"terminal_collision": True, "collision_reward": -1.0, "contact_reward": -0.05},
-        polish_std=0.2,
     )  # fmt: skip
 
 

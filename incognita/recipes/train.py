@@ -74,13 +74,11 @@ def run(
             if resume and folder_k.exists():
                 ppo.load(folder_k)
                 _cut_curve(curve_path, ppo.steps)
-            else:
-                if resume and k:
-                    before = checkpoint.load(out / "checkpoints" / f"{k - 1}-{phases[k - 1].name}")
-                    ppo.net.load_state_dict(before["net"])
-                    ppo.steps = before["steps"]
-                ppo.net.log_std.data.clamp_(max=phase.max_log_std)
-            if recipe.clone_rounds and k == 0 and warm_start is None and not ppo.updates:
+            elif resume and k:
+                before = checkpoint.load(out / "checkpoints" / f"{k - 1}-{phases[k - 1].name}")
+                ppo.net.load_state_dict(before["net"])
+                ppo.steps = before["steps"]
+            elif recipe.clone_rounds and k == 0 and warm_start is None:
                 clone_follower(
                     ppo.net,
                     phase.recipe.make_env(seed=recipe.seed + 1),
@@ -135,7 +133,7 @@ def _train(
             note = f"success {metrics['success']:.0%}  {metrics['steps_per_s']:,.0f} steps/s"
             bar.update(job, completed=ppo.steps, note=note)
             full = len(ppo.windows.get("success", ())) == WINDOW
-            return full and metrics["success"] >= phase.recipe.stop_success
+            return full and metrics[phase.metric] >= phase.level
 
         ppo.learn(phase.until, callback, checkpoints=checkpoints, checkpoint_every=100)
 
