@@ -76,6 +76,9 @@ class PPOConfig:
     """Widths of the tanh layers of actor and of critic."""
     init_log_std: float = -0.5
     """Log standard deviation of the actions at the start (actions span [-1, 1])."""
+    final_std: float | None = None
+    """Bring the standard deviation of the actions down to this at most at ``total_steps``, in a straight
+    line from where training began: what drives a robot is the mean, which then is what is trained."""
     noise_correlation: float = 0.0
     """Correlation of the action noise with that of the step before; 0 is white (Hollenstein et al.
     2024, arXiv:2312.11091: correlated noise explores further, the update stays as it is)."""
@@ -113,6 +116,8 @@ class PPOConfig:
             raise ValueError(f"gamma and int_gamma must be in [0, 1), got {self}")
         if not 0 <= self.noise_correlation < 1:
             raise ValueError(f"noise_correlation must be in [0, 1), got {self.noise_correlation}")
+        if self.final_std is not None and not self.final_std > 0:
+            raise ValueError(f"final_std must be > 0 or None, got {self.final_std}")
         if not (0 <= self.lam <= 1 and 0 <= self.max_missing <= 1):
             raise ValueError(f"lam and max_missing must be in [0, 1], got {self}")
         positive = (self.lr, self.clip, self.max_grad_norm)
@@ -171,7 +176,12 @@ class ActorCritic(nn.Module):
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Whiten (..., obs_dim) raw observations with the running statistics, clip to +-10."""
-        return ((obs - self.obs_mean.float()) * self.obs_scale).clamp_(-10.0, 10.0)
+        return self.whitener()(obs)
+
+    def whitener(self) -> Callable[[Tensor], Tensor]:
+        """:meth:`normalize` with the statistics of now, worked out once."""
+        mean, scale = self.obs_mean.float(), self.obs_scale
+        return lambda obs: ((obs - mean) * scale).clamp_(-10.0, 10.0)
 
     @property
     def obs_scale(self) -> Tensor:
@@ -206,11 +216,11 @@ class ActorCritic(nn.Module):
 
 
 class _FastTanh(torch.autograd.Function):
-    """tanh through numpy, whose SIMD version is about 8 x faster than torch's on a CPU."""
+    """tanh as 2 sigmoid(2x) - 1, off by less than 2e-7: torch's sigmoid takes a third of its tanh."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = torch.from_numpy(np.tanh(x.numpy())) if x.device.type == "cpu" else torch.tanh(x)
+        out = torch.add(x, x).sigmoid_().mul_(2).sub_(1)
         ctx.save_for_backward(out)
         return out
 
@@ -312,6 +322,7 @@ class PPO:
         """Gradient steps not taken because rewards or gradients were not finite."""
         self.lr = cfg.lr
         self.anneal_from: int | None = None
+        self._noise_from: tuple[int, float] | None = None  # steps and log std before the first update
         self.windows: dict[str, deque[float]] = {}
         self.obs: np.ndarray[Any, Any] | None = None
         self._last_noise: Tensor | None = None
@@ -383,6 +394,7 @@ class PPO:
         if self.obs is None:
             self.obs = np.array(env.reset(), dtype=np.float32)
         noise = self._noise() * net.log_std.exp()
+        whiten = net.whitener()
         self._finals: list[tuple[int, np.ndarray[Any, Any], Tensor]] = []
         sums: dict[str, float] = {}
         for t in range(cfg.num_steps):
@@ -393,7 +405,7 @@ class PPO:
                     f"obs must be finite, got NaN or infinity in {bad} of {len(obs)} environments"
                 )
             self._raw[t] = obs
-            self._x[t] = net.normalize(obs)
+            self._x[t] = whiten(obs)
             if self.intrinsic is not None:
                 self._explore[0, t] = torch.from_numpy(env.explore())
             torch.add(net.actor(self._x[t]), noise[t], out=self._action[t])
@@ -430,18 +442,18 @@ class PPO:
 
     def _count(self, t: int, step: Step, sums: dict[str, float]) -> None:
         """Keep episode statistics."""
-        self.running[0] += np.where(np.isfinite(step.reward), step.reward, 0.0)
+        self.running[0] += np.nan_to_num(step.reward, posinf=0.0, neginf=0.0)
         self.running[1] += 1
         for name, values in step.terms.items():
             if name.startswith("reward/"):
-                sums[name] = sums.get(name, 0.0) + float(np.mean(values))
+                sums[name] = sums.get(name, 0.0) + float(values.sum()) / len(values)
         done = step.terminated | step.truncated
         self._length[t] = torch.from_numpy(self.running[1].astype(np.int64))
-        self._success[t] = torch.from_numpy(
-            done & np.asarray(step.terms.get("success", np.zeros_like(done)), dtype=bool)
-        )
+        self._success[t] = False
         if not done.any():
             return
+        if "success" in step.terms:
+            self._success[t] = torch.from_numpy(done & np.asarray(step.terms["success"], dtype=bool))
         outcomes = {k: v for k, v in step.terms.items() if not k.startswith("reward/")}
         outcomes |= {"return": self.running[0], "episode_length": self.running[1]}
         for name, values in outcomes.items():
@@ -479,6 +491,13 @@ class PPO:
             left = 1 - (self.steps - self._reward.numel()) / total_steps
             self.lr = self.config.lr * max(left, 0.0)
         self.optimizer.param_groups[0]["lr"] = self.lr
+        if self.config.final_std is not None:
+            log_std = self.net.log_std.data
+            if self._noise_from is None:
+                self._noise_from = self.steps, float(log_std.max())
+            since, first = self._noise_from
+            done = (self.steps - since) / max(total_steps - since, 1)
+            log_std.clamp_(max=first + done * (math.log(self.config.final_std) - first))
 
     def _bonus(self, weight: float) -> tuple[Tensor, dict[str, float]]:
         """(T, N) normalized intrinsic rewards."""
@@ -637,6 +656,7 @@ class PPO:
             "skipped": self.skipped,
             "lr": self.lr,
             "anneal_from": self.anneal_from,
+            "noise_from": self._noise_from,
             "windows": {name: list(window) for name, window in self.windows.items()},
             "obs": self.obs,
             "running": self.running,
@@ -669,6 +689,7 @@ class PPO:
             self.sil.load_state_dict(state["sil"])
         self.steps, self.updates, self.skipped = state["steps"], state["updates"], state["skipped"]
         self.lr, self.anneal_from = state["lr"], state["anneal_from"]
+        self._noise_from = state.get("noise_from")
         self.windows = {k: deque(v, maxlen=WINDOW) for k, v in state["windows"].items()}
         self.obs, self.running = state["obs"], state["running"]
         self._last_noise = state.get("noise")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ._jit import njit
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,34 @@ def command_from_action(action: NDArray[np.floating], limits: CommandLimits) -> 
     action = np.asarray(action, dtype=np.float64)
     if action.ndim != 2 or action.shape[1] != 2:
         raise ValueError(f"action must be (N, 2), got {action.shape}")
-    finite = np.isfinite(action).all(axis=1, keepdims=True)
-    unit = np.clip(np.where(finite, action, 0.0), -1.0, 1.0)
-    v = limits.v_min + (unit[:, 0] + 1) / 2 * (limits.v_max - limits.v_min)
-    command = np.stack([v, unit[:, 1] * limits.w_max], axis=1)
-    return np.where(finite, command, 0.0)
+    out = np.empty((len(action), 2))
+    _scale(action, limits.v_min, limits.v_max, limits.w_max, out)
+    return out
+
+
+@njit(cache=True)
+def _scale(action, v_min, v_max, w_max, out):  # type: ignore[no-untyped-def]
+    for i in range(len(action)):
+        a, b = action[i, 0], action[i, 1]
+        out[i, 0] = out[i, 1] = 0.0
+        if math.isfinite(a) and math.isfinite(b):
+            out[i, 0] = v_min + (min(max(a, -1.0), 1.0) + 1) / 2 * (v_max - v_min)
+            out[i, 1] = min(max(b, -1.0), 1.0) * w_max
 
 
 def limit_rate(
     wanted: NDArray[np.float64], last: NDArray[np.float64], limits: CommandLimits, dt: float
 ) -> NDArray[np.float64]:
     """Clip (N, 2) wanted commands to the range and to a change of accel * dt from the last sent."""
-    step = np.array([limits.accel_v * dt, limits.accel_w * dt])
-    low, high = np.array([limits.v_min, -limits.w_max]), np.array([limits.v_max, limits.w_max])
-    return np.clip(np.clip(wanted, last - step, last + step), low, high)
+    out = np.empty((len(wanted), 2))
+    step = limits.accel_v * dt, limits.accel_w * dt
+    _limit(wanted, last, *step, limits.v_min, limits.v_max, limits.w_max, out)
+    return out
+
+
+@njit(cache=True)
+def _limit(wanted, last, step_v, step_w, v_min, v_max, w_max, out):  # type: ignore[no-untyped-def]
+    for i in range(len(wanted)):
+        v = min(max(wanted[i, 0], last[i, 0] - step_v), last[i, 0] + step_v)
+        w = min(max(wanted[i, 1], last[i, 1] - step_w), last[i, 1] + step_w)
+        out[i, 0], out[i, 1] = min(max(v, v_min), v_max), min(max(w, -w_max), w_max)

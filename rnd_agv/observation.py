@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -178,17 +179,6 @@ def to_body(point_w: NDArray[np.floating], pose_w: NDArray[np.floating]) -> NDAr
     return out
 
 
-def polar(point_b: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Body points (N, 2) m -> (N, 4) [min(d/5, 2), log1p(d), cos, sin of the bearing]."""
-    x, y = point_b[:, 0], point_b[:, 1]
-    distance = np.sqrt(x * x + y * y)
-    near = np.maximum(distance, 1e-6)
-    out = np.empty((len(point_b), 4), np.float32)
-    out[:, 0], out[:, 1] = np.minimum(distance / 5, 2), np.log1p(distance)
-    out[:, 2], out[:, 3] = x / near, y / near
-    return out
-
-
 def build(
     config: ObservationConfig,
     limits: CommandLimits,
@@ -233,27 +223,59 @@ def build(
     if config.proximity_m:
         shown = np.exp(sectors * (-config.max_range / config.proximity_m))
     out = np.empty((n, config.dim), np.float32)
-    if config.closing:
-        span_s = SCAN_PERIOD_S * (config.frames - 1)
-        speed = (sectors[:, -1] - sectors[:, 0]) * (config.max_range / span_s / CLOSING_SCALE)
-        weight = shown[:, 0] if config.proximity_m else 1.0
-        out[:, : config.sectors] = shown[:, 0]
-        out[:, config.sectors : config.scan_dim] = np.clip(speed, -1, 1) * weight
-    else:
-        out[:, : config.scan_dim] = shown.reshape(n, -1)
-    scale = np.array([limits.v_max, limits.w_max])
-    k = config.scan_dim
-    out[:, k : k + 4] = polar(to_body(goal_w, pose_w))
-    out[:, k + 4 : k + 6] = vel_b / scale
-    out[:, k + 6 : k + 8] = last_command / scale
-    if config.pose:
-        out[:, k + 8 : k + 10] = pose_w[:, :2] / config.pose_scale
-        out[:, k + 10], out[:, k + 11] = np.cos(pose_w[:, 2]), np.sin(pose_w[:, 2])
-    for octave in range(config.pose_waves):
-        k_wave = k + 12 + 4 * octave
-        phase = pose_w[:, :2] * (np.pi / config.pose_scale * 2**octave)
-        out[:, k_wave : k_wave + 2] = np.sin(phase)
-        out[:, k_wave + 2 : k_wave + 4] = np.cos(phase)
-    if guide_w is not None and config.guide:
-        out[:, -4:] = polar(to_body(guide_w, pose_w))
+    closing = config.max_range / (SCAN_PERIOD_S * (config.frames - 1) * CLOSING_SCALE) if config.closing else 0.0
+    _fill(
+        out, sectors, shown, pose_w, goal_w, vel_b, last_command, goal_w if guide_w is None else guide_w,
+        closing, bool(config.proximity_m), limits.v_max, limits.w_max, config.pose,
+        1 / config.pose_scale, config.pose_waves, config.guide,
+    )  # fmt: skip
     return out
+
+
+@njit(cache=True)
+def _fill(  # type: ignore[no-untyped-def]
+    out, sectors, shown, pose_w, goal_w, vel_b, last_command, guide_w, closing, fades, v_max, w_max,
+    pose, pose_scale, waves, guide,
+):  # fmt: skip
+    """Write the rows of :func:`build`."""
+    frames, width = sectors.shape[1], sectors.shape[2]
+    for n in range(out.shape[0]):
+        k = 0
+        for f in range(1 if closing > 0 else frames):
+            for b in range(width):
+                out[n, k + b] = shown[n, f, b]
+            k += width
+        if closing > 0:
+            for b in range(width):
+                speed = (sectors[n, frames - 1, b] - sectors[n, 0, b]) * closing
+                weight = shown[n, 0, b] if fades else 1.0
+                out[n, k + b] = min(max(speed, -1.0), 1.0) * weight
+            k += width
+        x, y, yaw = pose_w[n, 0], pose_w[n, 1], pose_w[n, 2]
+        c, s = math.cos(yaw), math.sin(yaw)
+        _fill_polar(out[n, k : k + 4], goal_w[n, 0] - x, goal_w[n, 1] - y, c, s)
+        out[n, k + 4], out[n, k + 5] = vel_b[n, 0] / v_max, vel_b[n, 1] / w_max
+        out[n, k + 6], out[n, k + 7] = last_command[n, 0] / v_max, last_command[n, 1] / w_max
+        k += 8
+        if pose:
+            out[n, k], out[n, k + 1] = x * pose_scale, y * pose_scale
+            out[n, k + 2], out[n, k + 3] = c, s
+            k += 4
+            ax, ay = math.pi * pose_scale * x, math.pi * pose_scale * y
+            sx, sy, cx, cy = math.sin(ax), math.sin(ay), math.cos(ax), math.cos(ay)
+            for _ in range(waves):
+                out[n, k], out[n, k + 1], out[n, k + 2], out[n, k + 3] = sx, sy, cx, cy
+                sx, cx = 2 * sx * cx, cx * cx - sx * sx  # the next octave
+                sy, cy = 2 * sy * cy, cy * cy - sy * sy
+                k += 4
+        if guide:
+            _fill_polar(out[n, k : k + 4], guide_w[n, 0] - x, guide_w[n, 1] - y, c, s)
+
+
+@njit(cache=True)
+def _fill_polar(out, dx, dy, c, s):  # type: ignore[no-untyped-def]
+    """Write the polar form of a point (dx, dy) from a pose whose yaw has cosine c and sine s."""
+    distance = math.hypot(dx, dy)
+    near = max(distance, 1e-6)
+    out[0], out[1] = min(distance / 5, 2.0), math.log1p(distance)
+    out[2], out[3] = (c * dx + s * dy) / near, (c * dy - s * dx) / near

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.vec_env import EXPLORE, EnvSpec, Step
+from rnd_agv._jit import njit
 from rnd_agv.command import command_from_action, limit_rate
 from rnd_agv.grid import integrate_many
 from rnd_agv.guide import Guide
@@ -105,6 +106,7 @@ class BatchEnv:
             name: np.stack([row] * n) for name, row in moving.place([], m).items()
         }
         self.target = np.zeros(n, bool)
+        self._no_movers = np.zeros((n, 0, 3))
         zero = np.zeros
         self.state = State(
             pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
@@ -134,7 +136,8 @@ class BatchEnv:
         if action.shape != (self.num_envs, 2):
             raise ValueError(f"action must be ({self.num_envs}, 2), got {action.shape}")
         s = self.state
-        s.last_action, s.action = s.action, np.clip(np.nan_to_num(action), -1, 1)
+        finite = action if np.isfinite(action.sum()) else np.nan_to_num(action)
+        s.last_action, s.action = s.action, np.clip(finite, -1, 1)
         wanted = command_from_action(action, self.robot.limits)
         if self.action_delay.any():  # an episode with a delay starts from zeros, see _start
             self.pending = np.roll(self.pending, 1, axis=1)
@@ -155,8 +158,9 @@ class BatchEnv:
         info |= {"clean": outcome["success"] & ~self.collided, "episode_length": s.t.copy()}
         if done.any():
             final_obs = obs.copy()
-            self._reset_rows(np.flatnonzero(done))
-            obs = self.task.observe(s)
+            rows = np.flatnonzero(done)
+            self._reset_rows(rows)
+            obs[rows] = self.task.observe(s.rows(rows))
         return Step(obs, reward, terminated, truncated, final_obs, explore, info)
 
     def explore(self) -> NDArray[np.float32]:
@@ -201,6 +205,8 @@ class BatchEnv:
     def obstacles(self) -> NDArray[np.float64]:
         """(N, max_movers, 3) moving discs [x, y, r]; the moving target is not among them."""
         m = self.config.max_movers
+        if m == 0:
+            return self._no_movers
         xy, radius = self.movers["xy"][:, :m], self.movers["radius"][:, :m]
         return np.concatenate([xy, radius[..., None]], axis=2)
 
@@ -248,21 +254,10 @@ class BatchEnv:
             ranges, stream, drawn[:, PARAMETERS.index("lidar_sigma_m")],
             drawn[:, PARAMETERS.index("lidar_dropout")], self.scan.range_max,
         )  # fmt: skip
-        s.clearance_m[some] = (ranges - self._reach).min(axis=1)
         new = sector_min(ranges, self.scan, c.observation)
-        ring = self.ring[some]
-        if first:
-            ring[:] = new[:, None]
-        else:
-            ring[:, 1:] = ring[:, :-1].copy()
-            ring[:, 0] = new
         if some is rows:
-            self.ranges[rows], self.stream[rows], self.ring[rows] = ranges, stream, ring
-        f = c.observation.frames
-        late = self.scan_delay[some].astype(bool)
-        s.frames[some] = ring[:, :f]
-        if late.any():
-            s.frames[rows[late]] = ring[late, 1:]
+            self.ranges[rows], self.stream[rows] = ranges, stream
+        _keep(rows, ranges, self._reach, new, self.scan_delay, first, s.clearance_m, self.ring, s.frames)
         if self.guide is not None and c.guide == "built":
             self._map(rows)
 
@@ -308,7 +303,7 @@ class BatchEnv:
             self.episode[row] += 1
             placement = self.task.place(rng)
             placed.append(placement)
-            self.drawn[row] = list(self.randomization.draw(rng).values())
+            self.drawn[row] = self.randomization.draw(rng)
             self.stream[row] = rng.integers(2**63, dtype=np.uint64)
             self._enter(int(row), placement)
         self._start(rows, placed)
@@ -324,12 +319,14 @@ class BatchEnv:
                 f"a placement may have {c.max_movers} movers, got {len(placement.movers)}"
             )
         m = c.max_movers
-        for name, array in moving.place(placement.movers, m).items():
-            self.movers[name][row, :m] = array
-        target = [placement.target] if placement.target else []
-        for name, array in moving.place(target, 1).items():
-            self.movers[name][row, m:] = array
-        self.target[row] = placement.target is not None
+        if m:
+            for name, array in moving.place(placement.movers, m).items():
+                self.movers[name][row, :m] = array
+        if placement.target or self.target[row]:
+            target = [placement.target] if placement.target else []
+            for name, array in moving.place(target, 1).items():
+                self.movers[name][row, m:] = array
+            self.target[row] = placement.target is not None
         s.goal_w[row] = self.movers["xy"][row, -1] if placement.target else placement.goal_w
         known = self.task.planning(placement.world) if self.guide or self.oracle else None
         if self.guide is not None:
@@ -412,6 +409,29 @@ class BatchEnv:
             guide = getattr(self, name)
             if guide is not None:
                 guide.load_state_dict(state[name], dict(guide._known))
+
+
+@njit(cache=True)
+def _keep(  # type: ignore[no-untyped-def]
+    rows, ranges, reach, new, delay, first, clearance, ring, frames
+):  # fmt: skip
+    """Push the k newest scans on the rows' rings; write their clearances and what they see.
+
+    Args:
+        ranges: (k, beams) m; reach (beams,) of the footprint, m; new (k, S) sectors.
+        delay: (N,) scans that a row is late; first: fill the whole ring.
+        clearance: (N,) out; ring (N, F + 1, S), newest first; frames (N, F, S) out.
+    """
+    for k in range(len(rows)):
+        i = rows[k]
+        gap = np.float32(np.inf)
+        for b in range(ranges.shape[1]):
+            gap = min(gap, ranges[k, b] - reach[b])
+        clearance[i] = gap
+        for f in range(ring.shape[1] - 1, 0, -1):
+            ring[i, f] = new[k] if first else ring[i, f - 1]
+        ring[i, 0] = new[k]
+        frames[i] = ring[i, delay[i] : delay[i] + frames.shape[1]]
 
 
 def _wrap(angle: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,6 +31,9 @@ def scan_noise(
     """
     for i in range(ranges.shape[0]):
         state = stream[i]
+        if sigma[i] == 0 and dropout[i] == 0:
+            stream[i] = state + _GOLDEN * np.uint64(ranges.shape[1])
+            continue
         scale = sigma[i] * np.sqrt(3.0) / 65535.0
         for b in range(ranges.shape[1]):
             state += _GOLDEN

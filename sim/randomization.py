@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,19 +45,27 @@ class Randomization:
         if self.action_delay_s[1] > 0.2 or self.scan_delay_s[1] > 0.1:
             raise ValueError("delays must be at most 0.2 s (action) and 0.1 s (scan)")
 
-    def draw(self, rng: np.random.Generator) -> dict[str, float]:
-        """One episode's parameters; symmetric ones (yaw, drift) get a random sign."""
-        out: dict[str, float] = {}
-        for field in fields(self):
-            low, high = getattr(self, field.name)
-            if field.name == "slip":
-                out["slip_left"], out["slip_right"] = rng.uniform(low, high), rng.uniform(low, high)
-                continue
-            out[field.name] = rng.uniform(low, high)
-            if field.name in ("lidar_yaw_rad", "odometry_drift"):
-                out[field.name] *= rng.choice((-1.0, 1.0))
+    @cached_property
+    def _bounds(self) -> NDArray[np.float64]:
+        """(2, len(PARAMETERS)) low and high."""
+        ranges = [getattr(self, "slip" if p.startswith("slip") else p) for p in PARAMETERS]
+        return np.array(ranges).T
+
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(len(PARAMETERS),) of one episode; symmetric ones (yaw, drift) get a random sign."""
+        low, high = self._bounds
+        unit = rng.random(len(PARAMETERS) + len(SYMMETRIC))
+        out = np.asarray(low + unit[: len(PARAMETERS)] * (high - low), np.float64)
+        out[SYMMETRIC] *= np.where(unit[len(PARAMETERS) :] < 0.5, -1.0, 1.0)
         return out
 
+
+PARAMETERS = (
+    "action_delay_s", "scan_delay_s", "slip_left", "slip_right", "motor_lag_s", "friction",
+    "payload", "lidar_sigma_m", "lidar_dropout", "lidar_yaw_rad", "odometry_drift",
+)  # fmt: skip
+"""Columns of what is drawn."""
+SYMMETRIC = [PARAMETERS.index("lidar_yaw_rad"), PARAMETERS.index("odometry_drift")]
 
 NOMINAL = Randomization()
 TRAINING = Randomization(
@@ -65,12 +74,6 @@ TRAINING = Randomization(
     lidar_yaw_rad=(0.0, 0.0175), odometry_drift=(0.0, 0.05),
 )  # fmt: skip
 """Ranges that the shipped policies are trained with."""
-
-PARAMETERS = (
-    "action_delay_s", "scan_delay_s", "slip_left", "slip_right", "motor_lag_s", "friction",
-    "payload", "lidar_sigma_m", "lidar_dropout", "lidar_yaw_rad", "odometry_drift",
-)  # fmt: skip
-
 
 def dynamics(drawn: NDArray[np.float64], payload_kg: float) -> Dynamics:
     """The backend's share of (k, len(PARAMETERS)) drawn rows."""

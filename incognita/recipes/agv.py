@@ -72,7 +72,8 @@ class Recipe:
         last = replace(self, bonus="", bonus_options={}, polish_options={},
                        task_options={**self.task_options, **self.polish_options})  # fmt: skip
         if polish:
-            last = replace(last, ppo=replace(self.ppo, sil_coef=0.0))
+            calm = {"sil_coef": 0.0, "ent_coef": 0.0, "final_std": 0.15, "lr_schedule": "linear"}
+            last = replace(last, ppo=replace(self.ppo, **calm))
             slide = {"terminal_collision": False, "collision_reward": 0.0}
             tidy = replace(last, task_options={**last.task_options, **slide})
             out.append(Phase("tidy", tidy, self.steps, self.tidy_until, "clean"))

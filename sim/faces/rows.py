@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Goal = dict[str, NDArray[Any]]
 """``observation`` (N, D) float32, ``achieved_goal`` and ``desired_goal`` (N, 2) float64, m."""
 Obs = NDArray[np.float32] | Goal
-OUTCOMES = ("success", "collision", "at_fault", "path_m", "episode_length")
+OUTCOMES = ("success", "clean", "collision", "at_fault", "path_m", "episode_length")
 """Per-episode numbers of :attr:`learning.vec_env.Step.terms` that faces report."""
 REWARDS = ("sparse", "dense")
 

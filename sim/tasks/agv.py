@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,11 @@ class State:
     guide_w: NDArray[np.float64] | None
     t: NDArray[np.int64]
     """(N,) steps since reset."""
+
+    def rows(self, ids: NDArray[np.int64]) -> State:
+        """A copy of these rows."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return State(**{name: a if a is None else a[ids] for name, a in parts.items()})
 
 
 class AgvTask:

@@ -314,9 +314,19 @@ def test_learning_rate_schedules(point_env):
     assert rates == sorted(rates, reverse=True) and rates[-1] < rates[0] < 5e-3
 
 
+def test_action_noise_falls_to_its_final_std(point_env):
+    noise = []
+    calm = replace(SMALL, final_std=0.1, init_log_std=-0.5, ent_coef=0.0, lr=1e-9)
+    ppo = PPO(point_env(), calm)
+    ppo.learn(2048, lambda m: noise.append(m["loss/std"]))
+    line = -0.5 + np.array([0, 1, 2, 3]) / 3 * (np.log(0.1) + 0.5)
+    assert np.log(noise) == pytest.approx(line, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"final_std": 0.0}, "final_std must be > 0 or None"),
         ({"num_steps": 0}, "sizes must be >= 1"),
         ({"gamma": 1.0}, "gamma and int_gamma"),
         ({"lam": 1.1}, "lam and max_missing"),

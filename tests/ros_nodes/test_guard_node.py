@@ -64,6 +64,7 @@ def test_without_a_scan_the_base_stops_within_300_ms(stage, probe, armed, record
         probe.spin(0.3 + 0.037 * trial)
         stage.kill("feeder", number)
         probe.spin(0.6)
+        probe.until(lambda: speed(armed[-1]) == 0, what="a zero command")
         last = scans[-1][0]
         driven = max(row[0] for row in armed if speed(row) > 0)
         zero = next(row[0] for row in armed if row[0] > max(last, driven))  # zero from here on
