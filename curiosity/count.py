@@ -39,7 +39,7 @@ class VisitCountConfig:
     scope: Horizon = "lifelong"
     """"lifelong": one count for all rows and episodes; "episodic": each row's running episode."""
     entries_only: bool = False
-    """Count and pay a step only where it enters another cell, so that dwelling in a new one pays nothing."""
+    """Count and pay a step only if it enters another cell: dwelling in a new one pays nothing."""
     scale: float = 1.0
     """Factor on the bonus."""
 

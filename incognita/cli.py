@@ -1,6 +1,7 @@
 """The command line: ``incognita --help``.
 
-Exit codes: 0 done; 1 the work failed or a target was missed; 2 bad usage or input; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the work failed or a target was missed; 2 bad usage or input; 130 stopped by
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ except ImportError as error:  # the base install is for robots, which use ros2 l
 app = typer.Typer(
     help="Train exploration policies in MuJoCo, run the same policy file on a robot over ROS 2.",
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
-    epilog="Exit codes: 0 done, 1 failed or target missed, 2 bad usage or input, 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 done, 1 failed or target missed, 2 bad usage or input, "
+    "130 stopped by Ctrl-C.",
 )  # fmt: skip
 console = Console(stderr=True)
 JsonFile = Annotated[
@@ -77,15 +79,20 @@ def train(
     tag = recipe if variant == "default" else f"{recipe}-{variant}"
     folder = out or Path("runs") / f"{tag}-{chosen.seed}"
     net = load_policy(warm_start) if warm_start else None
-    result = run(
-        chosen,
-        folder,
-        resume=resume,
-        warm_start=net,
-        eval_episodes=eval_episodes,
-        console=console,
-        quiet=quiet,
-    )
+    try:
+        result = run(
+            chosen,
+            folder,
+            resume=resume,
+            warm_start=net,
+            eval_episodes=eval_episodes,
+            console=console,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt as stop:
+        console.print(str(stop) or "stopped")
+        sys.stderr.flush()
+        os._exit(130)  # what is saved is whole; tearing torch down would take seconds
     emit(result, json_file)
 
 
@@ -121,9 +128,10 @@ def export(
     """Check a policy folder and copy it, complete and verified, to where a robot takes it from."""
     import shutil
 
-    from learning.policy_file import verify_policy
+    from learning.policy_file import OnnxPolicy, load_policy, verify_policy
 
-    verify_policy(source)
+    load_policy(source)
+    OnnxPolicy(source)
     if target.exists():
         raise typer.BadParameter(f"must not exist yet, got {target}", param_hint="TARGET")
     shutil.copytree(source, target)
@@ -174,7 +182,7 @@ def demo(
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """A trained policy drives a MuJoCo robot across an unknown place over ROS 2; writes a report."""
+    """A trained policy drives a MuJoCo robot across an unknown place via ROS 2; writes a report."""
     from .demo import run_demo
 
     result = run_demo(map_yaml, seed, out, in_process=in_process, console=console)

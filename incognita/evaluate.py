@@ -1,4 +1,7 @@
-"""Evaluate a policy or a planner on a task: one episode per row, so short episodes count no more than long ones."""
+"""Evaluate a policy or a planner on a task.
+
+Each row runs one episode, so short episodes count no more than long ones.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +60,10 @@ def evaluate(
     randomization: Randomization = NOMINAL, threads: int = 2, batch: int = 100,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Run ``episodes`` episodes, ``batch`` side by side; row i is the same episode for every policy.
+    """Run ``episodes`` episodes, ``batch`` of them side by side.
 
-    A policy with a ``reset(env)`` method is given each batch before it starts (planners need that).
+    Row i is the same episode for every policy. A policy with a ``reset(env)`` method is given each
+    batch before it starts (planners need that).
     """
     parts: list[dict[str, NDArray[Any]]] = []
     for first in range(0, episodes, batch):
@@ -89,7 +93,10 @@ def evaluate(
 
 
 def shortest_m(env: BatchEnv, row: int) -> float:
-    """Length of the shortest way from the row's start to its goal, m: static free space, inscribed radius."""
+    """Length of the shortest way from the row's start to its goal, m.
+
+    It leads through static free space, for the robot's inscribed radius.
+    """
     placement = env.placements[row]
     assert placement is not None
     grid = placement.world.grid(0.1)

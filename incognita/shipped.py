@@ -25,7 +25,8 @@ def folder_of(policy: str | Path) -> Path:
         if (folder / "manifest.json").is_file():
             return folder
     raise FileNotFoundError(
-        f"policy must be a policy folder or one of {names()}, got {str(policy)!r}"
+        f"policy must be a policy folder or one of {names()}, got {str(policy)!r}; "
+        "a policy folder holds safetensors, ONNX and JSON, never pickle"
     )
 
 

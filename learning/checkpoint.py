@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 SCHEMA = 1
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _MANIFEST, _STATE = "manifest.json", "state.safetensors"
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError
+)  # fmt: skip
+"""What reading a file that is not ours may raise."""
 
 
 class CheckpointError(RuntimeError):
@@ -109,8 +114,11 @@ def _read(path: Path) -> Any:
             raise CheckpointError(f"{path.name}/{_STATE}: sha256 differs")
         tensors = {name: tensor.clone() for name, tensor in load_tensors(payload).items()}
         return _decode(body["tree"], tensors)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path.name}: {type(error).__name__}: {error}") from error
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path.name}: safetensors and JSON of ours wanted, never pickle; {reason}"
+        ) from error
 
 
 def _numbered(root: Path) -> list[tuple[int, Path]]:

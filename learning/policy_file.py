@@ -27,6 +27,7 @@ MAX_BYTES = 256 * 2**20
 """No file of a policy may be larger."""
 
 _MANIFEST, _WEIGHTS, _ONNX = "manifest.json", "policy.safetensors", "policy.onnx"
+_FORMAT = f"a policy is exactly {_MANIFEST}, {_ONNX} and {_WEIGHTS}, no pickle and no other file"
 _OPSET, _IR = 17, 8  # old enough for the onnxruntime of a robot's distribution
 _CLIP = 10.0
 
@@ -162,7 +163,7 @@ class OnnxPolicy:
                 files[_ONNX], options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's errors have no common base
-            raise PolicyFileError(f"{folder}: {_ONNX} cannot be run: {error}") from error
+            raise PolicyFileError(f"{folder}: {_ONNX} is no ONNX that runs: {error}") from error
         self.obs_dim = int(self.manifest["network"]["obs_dim"])
         self.action_dim = int(self.manifest["network"]["action_dim"])
         puts, gets = self._session.get_inputs(), self._session.get_outputs()
@@ -191,14 +192,11 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Checked manifest and file contents; what is checked is what is used."""
     wanted = {_MANIFEST, _WEIGHTS, _ONNX}
     if not folder.is_dir():
-        raise PolicyFileError(f"{folder}: a policy folder is wanted, there is none")
+        raise PolicyFileError(f"{folder}: a policy folder is wanted, there is none; {_FORMAT}")
     found = {path.name for path in folder.iterdir()}
     if found != wanted:
         missing, extra = sorted(wanted - found), sorted(found - wanted)
-        raise PolicyFileError(
-            f"{folder}: exactly {', '.join(sorted(wanted))} wanted (no pickle, no other file); "
-            f"missing: {missing}, too many: {extra}"
-        )
+        raise PolicyFileError(f"{folder}: {_FORMAT}; missing: {missing}, too many: {extra}")
     files: dict[str, bytes] = {}
     for name in sorted(wanted):
         path = folder / name
@@ -232,7 +230,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise PolicyFileError(f"{folder}: {_MANIFEST} is not a policy's: {reason}") from error
+        raise PolicyFileError(
+            f"{folder}: {_MANIFEST} is not a policy's ({reason}); {_FORMAT}"
+        ) from error
     return manifest, files
 
 

@@ -91,7 +91,7 @@ class PPOConfig:
     int_coef: float = 1.0
     """c_i at the start, weight of the intrinsic advantage."""
     int_anneal_success: float = 0.8
-    """Success rate of the last 100 episodes from which c_i falls."""
+    """Successes among the last 100 episodes, over 100, from which c_i falls."""
     int_anneal_steps: int = 200_000
     """Environment steps in which c_i then falls linearly to 0; 0 keeps it."""
     max_missing: float = 0.2
@@ -103,7 +103,9 @@ class PPOConfig:
     sil_capacity: int = 100_000
     """Transitions of successes kept."""
     sil_horizon: int = 1000
-    """Last steps of a success that are kept."""
+    """Last steps of a success that are looked at."""
+    sil_cell_m: float = 0.0
+    """Cut the loops out of successes: a walk that comes back to a cell of this edge, m; 0 keeps them."""
     threads: int = 1
     """torch threads of this process; more than 1 is slower for these sizes, and not bit-exact."""
 
@@ -122,6 +124,7 @@ class PPOConfig:
             raise ValueError(f"lam and max_missing must be in [0, 1], got {self}")
         positive = (self.lr, self.clip, self.max_grad_norm)
         weights = (self.ent_coef, self.vf_coef, self.ext_coef, self.int_coef, self.sil_coef)
+        weights += (self.sil_cell_m,)
         if not (min(positive) > 0 and min(*weights, self.int_anneal_steps) >= 0):
             raise ValueError(f"rates must be > 0 and weights >= 0, got {self}")
         if self.target_kl is not None and not self.target_kl > 0:
@@ -183,6 +186,19 @@ class ActorCritic(nn.Module):
         mean, scale = self.obs_mean.float(), self.obs_scale
         return lambda obs: ((obs - mean) * scale).clamp_(-10.0, 10.0)
 
+    def mean_of(self) -> Callable[[Tensor], Tensor]:
+        """:attr:`actor` with the weights of now, without gradients: a third of the calls."""
+        layers = [
+            (m.weight.detach().t(), m.bias.detach()) for m in self.actor if hasattr(m, "bias")
+        ]
+
+        def mean(x: Tensor) -> Tensor:
+            for weight, bias in layers[:-1]:
+                x = _tanh(torch.addmm(bias, x, weight))
+            return torch.addmm(layers[-1][1], x, layers[-1][0])
+
+        return mean
+
     @property
     def obs_scale(self) -> Tensor:
         """(obs_dim,) float32, 1 / std; a feature that never varied keeps scale 1."""
@@ -215,12 +231,17 @@ class ActorCritic(nn.Module):
         return self.log_std.sum() + 0.5 * (1 + _LOG_2PI) * self.action_dim
 
 
+def _tanh(x: Tensor) -> Tensor:
+    """2 sigmoid(2x) - 1, off by less than 2e-7: torch's sigmoid takes a third of its tanh."""
+    return torch.add(x, x).sigmoid_().mul_(2).sub_(1)
+
+
 class _FastTanh(torch.autograd.Function):
-    """tanh as 2 sigmoid(2x) - 1, off by less than 2e-7: torch's sigmoid takes a third of its tanh."""
+    """:func:`_tanh` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = torch.add(x, x).sigmoid_().mul_(2).sub_(1)
+        out = _tanh(x)
         ctx.save_for_backward(out)
         return out
 
@@ -322,7 +343,9 @@ class PPO:
         """Gradient steps not taken because rewards or gradients were not finite."""
         self.lr = cfg.lr
         self.anneal_from: int | None = None
-        self._noise_from: tuple[int, float] | None = None  # steps and log std before the first update
+        self._noise_from: tuple[int, float] | None = (
+            None  # steps and log std before the first update
+        )
         self.windows: dict[str, deque[float]] = {}
         self.obs: np.ndarray[Any, Any] | None = None
         self._last_noise: Tensor | None = None
@@ -394,7 +417,7 @@ class PPO:
         if self.obs is None:
             self.obs = np.array(env.reset(), dtype=np.float32)
         noise = self._noise() * net.log_std.exp()
-        whiten = net.whitener()
+        whiten, mean = net.whitener(), net.mean_of()
         self._finals: list[tuple[int, np.ndarray[Any, Any], Tensor]] = []
         sums: dict[str, float] = {}
         for t in range(cfg.num_steps):
@@ -408,7 +431,7 @@ class PPO:
             self._x[t] = whiten(obs)
             if self.intrinsic is not None:
                 self._explore[0, t] = torch.from_numpy(env.explore())
-            torch.add(net.actor(self._x[t]), noise[t], out=self._action[t])
+            torch.add(mean(self._x[t]), noise[t], out=self._action[t])
             torch.clamp(self._action[t], -1.0, 1.0, out=self._sent[t])
             step = env.step(self._sent[t].numpy())
             self._reward[t] = torch.from_numpy(step.reward)
@@ -442,7 +465,10 @@ class PPO:
 
     def _count(self, t: int, step: Step, sums: dict[str, float]) -> None:
         """Keep episode statistics."""
-        self.running[0] += np.nan_to_num(step.reward, posinf=0.0, neginf=0.0)
+        reward = step.reward
+        if not np.isfinite(reward).all():
+            reward = np.where(np.isfinite(reward), reward, 0.0)
+        self.running[0] += reward
         self.running[1] += 1
         for name, values in step.terms.items():
             if name.startswith("reward/"):
@@ -453,7 +479,9 @@ class PPO:
         if not done.any():
             return
         if "success" in step.terms:
-            self._success[t] = torch.from_numpy(done & np.asarray(step.terms["success"], dtype=bool))
+            self._success[t] = torch.from_numpy(
+                done & np.asarray(step.terms["success"], dtype=bool)
+            )
         outcomes = {k: v for k, v in step.terms.items() if not k.startswith("reward/")}
         outcomes |= {"return": self.running[0], "episode_length": self.running[1]}
         for name, values in outcomes.items():
@@ -465,9 +493,8 @@ class PPO:
         """Learn from the rollout in the buffers."""
         cfg, net = self.config, self.net
         success = self.windows.get("success", ())
-        if self.anneal_from is None and len(success) == WINDOW:
-            if sum(success) / WINDOW >= cfg.int_anneal_success:
-                self.anneal_from = self.steps
+        if self.anneal_from is None and sum(success) >= cfg.int_anneal_success * WINDOW:
+            self.anneal_from = self.steps
         self._schedule(total_steps)
         weight = self.int_weight
         bonus, metrics = self._bonus(weight)
@@ -476,7 +503,7 @@ class PPO:
         metrics |= {"intrinsic/weight": weight, "reward/missing_share": share}
         advantage, returns, shares = self._advantages(bonus, missing, weight)
         metrics |= shares
-        if share > cfg.max_missing:
+        if share > cfg.max_missing or bool(missing.all()):
             log.warning("%.0f %% of rewards are missing: this rollout trains nothing", 100 * share)
             self.skipped += 1
         else:
@@ -546,8 +573,12 @@ class PPO:
         returns = torch.stack([ext, int_], dim=-1) + value
         advantage = cfg.ext_coef * ext + weight * int_
         if cfg.sil_coef > 0:
+            place = None
+            if cfg.sil_cell_m > 0:
+                x, y = (self._explore[1, ..., :2] / cfg.sil_cell_m).floor().long().unbind(-1)
+                place = x * 1_000_003 + y
             self.sil.add(
-                self._raw, self._action, reward.nan_to_num(), done, self._success, self._length
+                self._raw, self._action, reward.nan_to_num(), done, self._success, self._length, place
             )
         spread = cfg.ext_coef * float(ext.std()), weight * float(int_.std())
         return advantage, returns, {

@@ -2,13 +2,16 @@ r"""Self-imitation of successful episodes (Oh et al. 2018, arXiv:1806.05635, Eqs
 
 .. math:: L = -\log \pi(a|s) (R - V(s))_+ + \beta \tfrac12 (R - V(s))_+^2
 
-Departures: only episodes that succeeded are kept; transitions are drawn evenly; the gain is cut at
-1 and transitions with -log pi above 5 are left out (as the authors' code does); the loss does not
-move the standard deviation, which would collapse on replayed actions.
+Departures: only episodes that succeeded are kept, and of those, where places are given, the way
+without its loops (Lawler 1980): what led into a dead end and out again is no example, and the
+discount counts only the steps that are left. Transitions are drawn evenly; the gain is cut at 1 and
+transitions with -log pi above 5 are left out (as the authors' code does); the loss does not move the
+standard deviation, which would collapse on replayed actions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +23,29 @@ from .vec_env import EnvSpec
 if TYPE_CHECKING:
     from .ppo import ActorCritic
 
-VALUE_WEIGHT = 0.01
-"""beta of Eq. 1."""
+VALUE_WEIGHT = 1.0
+"""beta of Eq. 1. The authors' 0.01 leaves the critic blind to the few successes there are: with 1 the
+way to the goal is worth something before the policy finds it again."""
+
+
+def without_loops(places: Sequence[int]) -> list[int]:
+    """Indices of a walk that are left once every loop is cut out, in order.
+
+    Of a place that the walk comes back to, the last stay is kept: from there it went on.
+    """
+    stays: list[tuple[int, list[int]]] = []  # place, indices
+    index: dict[int, int] = {}  # place -> its stay
+    for t, place in enumerate(places):
+        if stays and stays[-1][0] == place:
+            stays[-1][1].append(t)
+            continue
+        if place in index:
+            for gone, _ in stays[index[place] :]:
+                del index[gone]
+            del stays[len(index) :]
+        index[place] = len(stays)
+        stays.append((place, [t]))
+    return [t for _, stay in stays for t in stay]
 
 
 class SelfImitation:
@@ -36,7 +60,7 @@ class SelfImitation:
         # open episodes: the last `horizon` steps of every environment, as a ring over time
         self._ring = self.horizon + num_steps
         self._clock = 0
-        self._open: tuple[Tensor, Tensor, Tensor] | None = None
+        self._open: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None
         self._next = 0
         self._size = 0
@@ -52,6 +76,7 @@ class SelfImitation:
         done: Tensor,
         success: Tensor,
         length: Tensor,
+        place: Tensor | None = None,
     ) -> None:
         """Take a rollout in; keep the episodes that ended in success.
 
@@ -61,13 +86,17 @@ class SelfImitation:
             reward: (T, N) extrinsic rewards, scaled as the critic's are.
             done, success: (T, N) bool; success only where done.
             length: (T, N) steps of the episode up to and with step t.
+            place: (T, N) int64 number of the cell that step t led to; None keeps loops.
         """
+        if place is None:  # no place is ever seen again
+            place = torch.arange(self._clock, self._clock + len(obs))[:, None].expand(done.shape)
         if self._open is None:
             n, spec = self._spec.num_envs, self._spec
             self._open = (
                 torch.zeros(self._ring, n, spec.obs_dim),
                 torch.zeros(self._ring, n, spec.action_dim),
                 torch.zeros(self._ring, n),
+                torch.zeros(self._ring, n, dtype=torch.int64),
             )
             self._kept = (
                 torch.zeros(self.capacity, spec.obs_dim),
@@ -75,12 +104,13 @@ class SelfImitation:
                 torch.zeros(self.capacity),
             )
         slots = (self._clock + torch.arange(len(obs))) % self._ring
-        for ring, new in zip(self._open, (obs, action, reward), strict=True):
+        for ring, new in zip(self._open, (obs, action, reward, place), strict=True):
             ring[slots] = new
         for t, n in (success & done).nonzero().tolist():
             span = min(int(length[t, n]), self.horizon)
             rows = (self._clock + t - span + 1 + torch.arange(span)) % self._ring
-            self._keep(*(ring[rows, n] for ring in self._open))
+            rows = rows[without_loops(self._open[3][rows, n].tolist())]
+            self._keep(*(ring[rows, n] for ring in self._open[:3]))
         self._clock += len(obs)
 
     def _keep(self, obs: Tensor, action: Tensor, reward: Tensor) -> None:

@@ -47,9 +47,12 @@ class Step:
     final_obs: NDArray[np.float32]
     """(N, obs_dim) observation the step led to, before any reset; equals ``obs`` where not done."""
     explore: NDArray[np.float32]
-    """(N, explore_dim) novelty state that the step led to, before any reset, see :data:`EXPLORE`."""
+    """(N, explore_dim) novelty state the step led to, before any reset, see :data:`EXPLORE`."""
     terms: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """Reward terms ("reward/…", every step) and outcomes ("success", "collision", … of finished rows)."""
+    """Reward terms ("reward/...") of every step, and outcomes of the rows that finished.
+
+    Outcomes are "success", "collision" and the like.
+    """
 
 
 class VecEnv(Protocol):

@@ -1,1 +1,4 @@
-"""RND-AGV: observation, command, kinematics, planners and policy of the mobile robots (arXiv 2404.12594)."""
+"""RND-AGV: the mobile robots' code (arXiv 2404.12594).
+
+Observation, command, kinematics, planners and policy.
+"""

@@ -13,7 +13,7 @@ from ._jit import njit
 
 @dataclass(frozen=True)
 class CommandLimits:
-    """Limits of a (v, w) base command, body frame (REP-103: x forward, counter-clockwise positive)."""
+    """Limits of a (v, w) base command, body frame (REP-103: x forward, counter-clockwise > 0)."""
 
     v_min: float
     """Most negative forward speed, m/s (<= 0)."""

@@ -49,8 +49,8 @@ def layers(
 ) -> Layers:
     """(H, W) blocked cells and (H, W) extra cost per metre for this robot.
 
-    Unknown cells are free to plan through (a map that grows) unless ``unknown`` closes them (a floor
-    plan, beyond whose walls nothing leads anywhere).
+    Unknown cells are free to plan through (a map that grows) unless ``unknown`` closes them (a
+    floor plan, beyond whose walls nothing leads anywhere).
     """
     return _layers(grid.occupied(unknown), config, robot)
 
@@ -64,7 +64,10 @@ def _layers(full: NDArray[np.bool_], config: GuideConfig, robot: RobotSpec) -> L
 def field_to(
     goal_w: NDArray[np.floating], grid: OccupancyGrid, planning: Layers
 ) -> NDArray[np.float32]:
-    """(H, W) cost to go to a goal point (2,); a blocked goal is led to the nearest free cell in 2 m."""
+    """(H, W) cost to go to a goal point (2,); a blocked goal moves to a free cell.
+
+    That is the nearest one within 2 m.
+    """
     blocked, cost = planning
     cell = grid.cell(goal_w)
     near = nearest_free(blocked, cell, int(2.0 / grid.resolution))
@@ -97,7 +100,7 @@ class Guide:
         known: tuple[OccupancyGrid, Layers] | None = None,
         bounds: tuple[float, float, float, float] | None = None,
     ) -> None:
-        """Start ``row`` on a known map with its layers, or on an unknown one over ``bounds`` (m)."""
+        """Start ``row`` on a known map and its layers, or on an unknown one over ``bounds`` (m)."""
         self.goal_w[row] = goal_w
         self.mapped[row] = known is None
         if known is not None:
@@ -118,7 +121,10 @@ class Guide:
         self.plan(row)
 
     def _fit(self, shape: tuple[int, ...]) -> None:
-        """Grow the stacked arrays to hold a grid of this shape (a growing map's rows alone use ``data``)."""
+        """Grow the stacked arrays to hold a grid of this shape.
+
+        Only the rows of a growing map use ``data``.
+        """
         height = max(self.fields.shape[1], shape[0])
         width = max(self.fields.shape[2], shape[1])
         if (height, width) != self.fields.shape[1:]:
@@ -162,12 +168,12 @@ class Guide:
         for row in rows:
             one = slice(row, row + 1)
             integrate_many(
-                self.data[one], self.origin_w[one], self.config.resolution, lidar_w[one], ranges[one],
-                scan.angles, scan.range_max, scan.range_min,
+                self.data[one], self.origin_w[one], self.config.resolution, lidar_w[one],
+                ranges[one], scan.angles, scan.range_max, scan.range_min,
             )  # fmt: skip
 
     def points(self, pose_w: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Guide points (N, 2) m for poses (N, 3); within the lookahead of the goal, the goal itself."""
+        """Guide points (N, 2) m for poses (N, 3); the goal itself within the lookahead of it."""
         xy = np.ascontiguousarray(pose_w[:, :2])
         points: NDArray[np.float64] = guide_points(
             self.fields, self.config.resolution, self.origin_w, xy, self.config.lookahead_m

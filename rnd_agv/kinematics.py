@@ -1,10 +1,10 @@
 """Batched kinematic model of the mobile bases: wheel lag, wheel slip and sliding contact.
 
-One model, three users: tier K of the simulator, the samples of MPPI, and the tests' oracle of tier M.
-Wheels follow their target speed with a first-order lag; the base moves along the arc that the
-slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous centre of rotation). A footprint that
-enters an obstacle is pushed out along the axis of least penetration, turning as its inertia allows
-(position-based dynamics, Mueller 2007, Eqs. 6 to 9): contact slides and never sticks.
+One model, three users: tier K of the simulator, the samples of MPPI, and the tests' oracle of
+tier M. Wheels follow their target speed with a first-order lag; the base moves along the arc that
+the slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous centre of rotation). A footprint
+that enters an obstacle is pushed out along the axis of least penetration, turning as its inertia
+allows (position-based dynamics, Mueller 2007, Eqs. 6 to 9): contact slides and never sticks.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._jit import njit
+from .robot import RESPONSE_STEP
 
 Array = NDArray[Any]
 CONTACT_STATIC, CONTACT_MOVER, CONTACT_AT_FAULT = 0, 1, 2
 _PUSH_M = 0.5
 """More than contact can push a footprint within one call."""
 AT_FAULT_SPEED = 0.05
-"""A contact is the robot's fault when its own footprint moves into the other faster than this, m/s."""
+"""A contact is the robot's fault if its footprint moves into the other faster than this, m/s."""
 
 
 @njit(cache=True)
 def _disc_gap(px, py, yaw, hx, hy, cx, cy, r):  # type: ignore[no-untyped-def]
-    """Gap (m, < 0 inside) between a footprint and a disc, with the outward normal and contact point."""
+    """Gap between footprint and disc (m, < 0 inside), with the outward normal and contact point."""
     c, s = math.cos(yaw), math.sin(yaw)
     bx, by = c * (cx - px) + s * (cy - py), -s * (cx - px) + c * (cy - py)
     qx, qy = min(max(bx, -hx), hx), min(max(by, -hy), hy)
@@ -95,10 +96,28 @@ def _push(pose, i, gap, nx, ny, qx, qy, k2):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _skid(v, turn, response):  # type: ignore[no-untyped-def]
+    """Speed, turn rate and sideways speed that come of what the wheels ask for, bilinear."""
+    a = min(abs(v) / RESPONSE_STEP, response.shape[0] - 1.001)
+    b = min(abs(turn) / RESPONSE_STEP, response.shape[1] - 1.001)
+    i, j = int(a), int(b)
+    a, b = a - i, b - j
+    along = around = aside = 0.0
+    for p, q, weight in (
+        (i, j, (1 - a) * (1 - b)), (i, j + 1, (1 - a) * b), (i + 1, j, a * (1 - b)),
+        (i + 1, j + 1, a * b),
+    ):  # fmt: skip
+        along += weight * response[p, q, 0]
+        around += weight * response[p, q, 1]
+        aside += weight * response[p, q, 2]
+    return v * along, turn * around, turn * aside
+
+
+@njit(cache=True)
 def advance(
     pose: Array, wheels: Array, vel: Array, command: Array, slip: Array, lag: Array, track: float,
     half: Array, world: Array, boxes: Array, nboxes: Array, discs: Array, ndiscs: Array,
-    movers: Array, dt: float, substeps: int,
+    movers: Array, dt: float, substeps: int, response: Array,
 ) -> None:  # fmt: skip
     """Advance N bases in place by ``substeps`` of ``dt`` seconds.
 
@@ -110,11 +129,14 @@ def advance(
         slip: (N, 2) wheel efficiency; lag: (N,) time constant of the wheel loop, s.
         track: effective track width, m; half: (2,) half length and half width of the footprint, m.
         world: (N,) int, row of the stacked static obstacles of each base.
-        boxes, discs: (W, K, 4) [cx, cy, hx, hy] and (W, D, 3) [x, y, r], m; ``nboxes``, ``ndiscs`` (W,).
+        boxes, discs: (W, K, 4) [cx, cy, hx, hy] and (W, D, 3) [x, y, r], m.
+        nboxes, ndiscs: (W,) how many of them each world has.
         movers: (N, M, 3) [x, y, r] moving discs; r = 0 is unused.
+        response: (nv, nw, 3) of the robot, see :attr:`.robot.RobotSpec.response`.
     """
     hx, hy = half[0], half[1]
     reach = math.hypot(hx, hy)
+    skids = response.shape[0] > 1
     k2 = (hx * hx + hy * hy) / 3.0
     near_boxes, near_discs = np.empty(boxes.shape[1], np.int64), np.empty(discs.shape[1], np.int64)
     for i in range(pose.shape[0]):
@@ -144,10 +166,14 @@ def advance(
             wheels[i, 1] += blend * (right - wheels[i, 1])
             vl, vr = slip[i, 0] * wheels[i, 0], slip[i, 1] * wheels[i, 1]
             v, turn = 0.5 * (vl + vr), (vr - vl) / track
+            side = 0.0
+            if skids:
+                v, turn, side = _skid(v, turn, response)
             x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
             middle = yaw0 + 0.5 * dt * turn
-            pose[i, 0] += dt * v * math.cos(middle)
-            pose[i, 1] += dt * v * math.sin(middle)
+            c, s = math.cos(middle), math.sin(middle)
+            pose[i, 0] += dt * (v * c - side * s)
+            pose[i, 1] += dt * (v * s + side * c)
             pose[i, 2] += dt * turn
             for k in near_boxes[:close]:
                 cx, cy, bx, by = boxes[w, k, 0], boxes[w, k, 1], boxes[w, k, 2], boxes[w, k, 3]
@@ -181,8 +207,8 @@ def advance(
 
 @njit(cache=True)
 def touching(
-    pose: Array, command: Array, half: Array, world: Array, boxes: Array, nboxes: Array, discs: Array,
-    ndiscs: Array, movers: Array, margin: float, out: Array,
+    pose: Array, command: Array, half: Array, world: Array, boxes: Array, nboxes: Array,
+    discs: Array, ndiscs: Array, movers: Array, margin: float, out: Array,
 ) -> None:  # fmt: skip
     """Which bases touch something, judged from geometry alone, so alike in both tiers.
 
@@ -226,9 +252,10 @@ def touching(
 
 
 def arc(pose: Array, command: Array, dt: float, steps: int) -> Array:
-    """Ideal motion, no lag, slip or contact: (N, 3) poses and (N, 2) commands -> (N, 3) after steps.
+    """Ideal motion without lag, slip or contact: where (N, 3) poses end after ``steps``, (N, 3).
 
-    The closed form that the tests hold :func:`advance` against.
+    The (N, 2) commands are held all the while. This is the closed form that the tests hold
+    :func:`advance` against.
     """
     t = dt * steps
     v, w = command[:, 0], command[:, 1]

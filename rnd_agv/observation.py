@@ -126,7 +126,9 @@ class ObservationConfig:
             parts.append({"name": "pose", "shape": [4], "unit": unit, "frame": "map"})
         if self.pose_waves:
             unit = f"sin x, sin y, cos x, cos y, 1 = pi / ({self.pose_scale:g} m), octave by octave"
-            parts.append({"name": "waves", "shape": [self.pose_waves, 4], "unit": unit, "frame": "map"})
+            parts.append(
+                {"name": "waves", "shape": [self.pose_waves, 4], "unit": unit, "frame": "map"}
+            )
         if self.guide:
             parts.append({"name": "guide", "shape": [4], "unit": polar, "frame": "base_link"})
         return {"dim": self.dim, "config": asdict(self), "parts": parts}
@@ -223,7 +225,11 @@ def build(
     if config.proximity_m:
         shown = np.exp(sectors * (-config.max_range / config.proximity_m))
     out = np.empty((n, config.dim), np.float32)
-    closing = config.max_range / (SCAN_PERIOD_S * (config.frames - 1) * CLOSING_SCALE) if config.closing else 0.0
+    closing = (
+        config.max_range / (SCAN_PERIOD_S * (config.frames - 1) * CLOSING_SCALE)
+        if config.closing
+        else 0.0
+    )
     _fill(
         out, sectors, shown, pose_w, goal_w, vel_b, last_command, goal_w if guide_w is None else guide_w,
         closing, bool(config.proximity_m), limits.v_max, limits.w_max, config.pose,

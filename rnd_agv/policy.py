@@ -55,7 +55,7 @@ class AgvPolicy:
         self.reset()
 
     def reset(self) -> None:
-        """Forget scans, commands, goal and what was mapped; a map given by :meth:`set_map` stays."""
+        """Forget scans, commands, goal and what was mapped; a map from :meth:`set_map` stays."""
         self.frames = np.ones((1, self.config.frames, self.config.sectors), np.float32)
         self.last = np.zeros((1, 2))
         self.last_scan_s = -np.inf
@@ -69,7 +69,10 @@ class AgvPolicy:
     def set_goal(
         self, goal_w: NDArray[np.floating], pose_w: NDArray[np.floating] | None = None
     ) -> None:
-        """Drive to (2,) in the odometry or map frame; ``pose_w`` sizes a map that grows from scans."""
+        """Drive to (2,) in the odometry or map frame.
+
+        ``pose_w`` sizes a map that grows from scans.
+        """
         goal = np.asarray(goal_w, dtype=np.float64)
         if goal.shape != (2,) or not np.isfinite(goal).all():
             raise ValueError(f"goal_w must be 2 finite numbers, got {goal_w}")
@@ -145,7 +148,8 @@ class AgvPolicy:
             guide_w = self.guide.points(pose)
         return build(
             self.config, self.limits, sectors=self.frames, pose_w=pose, goal_w=self.goal_w[None],
-            vel_b=np.asarray(vel_b, dtype=np.float64)[None], last_command=self.last, guide_w=guide_w,
+            vel_b=np.asarray(vel_b, dtype=np.float64)[None], last_command=self.last,
+            guide_w=guide_w,
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Row i depends on the seed and on i alone, never on N: a batch of one equals row 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,9 @@ LOCALIZATION_TAU_S = 5.0
 """Odometry drift is pulled back to the truth with this time constant, as a localiser does."""
 MAX_ACTION_DELAY = 4
 """Control periods."""
+VISITED = 1024
+"""Cells of its own that an episode remembers."""
+NOWHERE = np.iinfo(np.int32).min
 Tier = Literal["kinematic", "mujoco"]
 Rows = NDArray[np.int64] | slice
 
@@ -106,13 +110,15 @@ class BatchEnv:
             name: np.stack([row] * n) for name, row in moving.place([], m).items()
         }
         self.target = np.zeros(n, bool)
+        self.visited = np.full((n, VISITED if c.stale_steps else 0, 2), NOWHERE, np.int32)
+        """(N, VISITED, 2) cells entered in the running episode, newest first."""
         self._no_movers = np.zeros((n, 0, 3))
         zero = np.zeros
         self.state = State(
             pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
             frames=np.ones((n, f, s), np.float32), clearance_m=zero(n), last_command=zero((n, 2)),
             last_action=zero((n, 2)), action=zero((n, 2)), contact=zero((n, 3), bool),
-            cost_to_go=zero(n), last_cost_to_go=zero(n),
+            cost_to_go=zero(n), last_cost_to_go=zero(n), stale=zero(n, np.int64),
             guide_w=zero((n, 2)) if self.guide else None, t=zero(n, np.int64),
         )  # fmt: skip
         self.at_fault = np.zeros(n, bool)
@@ -197,6 +203,8 @@ class BatchEnv:
         self.path_m += np.sqrt(dx * dx + dy * dy)
         self._localize(before)
         s.t += 1
+        if self.config.stale_steps:
+            _visit(s.pose_w, self.config.stale_cell_m, self.visited, s.stale)
         due = s.t % SCAN_EVERY == 0
         if due.any():
             self._sense(np.flatnonzero(due))
@@ -257,7 +265,17 @@ class BatchEnv:
         new = sector_min(ranges, self.scan, c.observation)
         if some is rows:
             self.ranges[rows], self.stream[rows] = ranges, stream
-        _keep(rows, ranges, self._reach, new, self.scan_delay, first, s.clearance_m, self.ring, s.frames)
+        _keep(
+            rows,
+            ranges,
+            self._reach,
+            new,
+            self.scan_delay,
+            first,
+            s.clearance_m,
+            self.ring,
+            s.frames,
+        )
         if self.guide is not None and c.guide == "built":
             self._map(rows)
 
@@ -344,6 +362,8 @@ class BatchEnv:
             rows, [p.world for p in placed], pose, dynamics(drawn, self.robot.payload_kg)
         )
         s.pose_w[rows] = s.seen_pose_w[rows] = self.backend.pose_w[rows]
+        self.visited[rows] = NOWHERE
+        s.stale[rows] = 0
         s.vel_b[rows] = s.last_command[rows] = s.last_action[rows] = s.action[rows] = 0.0
         s.contact[rows] = False
         s.t[rows] = 0
@@ -366,10 +386,13 @@ class BatchEnv:
 
     # saving
 
-    _SAVED = ("episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "collided", "path_m")
+    _SAVED = (
+        "episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "collided", "path_m",
+        "visited",
+    )  # fmt: skip
     _STATE = (
         "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
-        "last_action", "action", "contact", "cost_to_go", "last_cost_to_go", "t",
+        "last_action", "action", "contact", "cost_to_go", "last_cost_to_go", "stale", "t",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -432,6 +455,22 @@ def _keep(  # type: ignore[no-untyped-def]
             ring[i, f] = new[k] if first else ring[i, f - 1]
         ring[i, 0] = new[k]
         frames[i] = ring[i, delay[i] : delay[i] + frames.shape[1]]
+
+
+@njit(cache=True)
+def _visit(pose, cell_m, visited, stale):  # type: ignore[no-untyped-def]
+    """Count the steps since each row's episode entered a cell new to it; note the cell if it is."""
+    for i in range(len(pose)):
+        x, y = int(math.floor(pose[i, 0] / cell_m)), int(math.floor(pose[i, 1] / cell_m))
+        stale[i] += 1
+        k = 0
+        while k < visited.shape[1] and not (visited[i, k, 0] == x and visited[i, k, 1] == y):
+            if visited[i, k, 0] == NOWHERE:
+                k = visited.shape[1]
+            k += 1
+        if k >= visited.shape[1]:
+            visited[i, 1:] = visited[i, :-1].copy()
+            visited[i, 0, 0], visited[i, 0, 1], stale[i] = x, y, 0
 
 
 def _wrap(angle: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ class Kinematic:
         self.lag = np.full(num_envs, 0.08)
         self.world = np.zeros(num_envs, np.int32)
         self._half = np.array(robot.half_extents)
+        self._response = np.array(robot.response)
 
     def reset(
         self,
@@ -50,11 +51,11 @@ class Kinematic:
         advance(
             self.pose_w, self.wheels, self.vel_b, command, self.slip, self.lag, self.robot.track_m,
             self._half, self.world, bank.boxes, bank.nboxes, bank.discs, bank.ndiscs, movers,
-            CONTROL_DT / SUBSTEPS, SUBSTEPS,
+            CONTROL_DT / SUBSTEPS, SUBSTEPS, self._response,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """Arrays that the next step depends on; the worlds come back by ``reset`` before loading."""
+        """Arrays the next step depends on; the worlds come back by ``reset`` before loading."""
         names = ("pose_w", "vel_b", "wheels", "slip", "lag")
         return {name: getattr(self, name).copy() for name in names}
 

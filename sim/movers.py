@@ -1,4 +1,4 @@
-"""Obstacles that move: constant velocity, waypoint loops, people who avoid, other AGVs; all discs."""
+"""Moving obstacles, all discs: constant velocity, waypoint loops, people who avoid, other AGVs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class Mover:
     """One moving disc that travels between two points."""
 
     kind: int
-    """CONSTANT bounces off walls; LOOP goes to and fro; PERSON walks round the robot; VEHICLE waits for it."""
+    """CONSTANT bounces off walls; LOOP goes to and fro.
+
+    PERSON walks round the robot; VEHICLE waits for it.
+    """
     radius_m: float
     speed: float
     """m/s."""

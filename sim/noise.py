@@ -24,7 +24,8 @@ def scan_noise(
     """Add range noise and drop beams, in place.
 
     Args:
-        ranges: (N, B) m; a beam at max_range hit nothing and gets no noise. Dropped beams read max_range.
+        ranges: (N, B) m. A beam at max_range hit nothing and gets no noise. Dropped beams read
+            max_range.
         stream: (N,) uint64 state of a splitmix64 generator (Steele 2014), advanced.
         sigma: (N,) standard deviation, m (sum of four 16-bit uniforms, so within 3.46 sigma).
         dropout: (N,) share of dropped beams.

@@ -75,6 +75,7 @@ TRAINING = Randomization(
 )  # fmt: skip
 """Ranges that the shipped policies are trained with."""
 
+
 def dynamics(drawn: NDArray[np.float64], payload_kg: float) -> Dynamics:
     """The backend's share of (k, len(PARAMETERS)) drawn rows."""
     column = {name: drawn[:, i] for i, name in enumerate(PARAMETERS)}

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from rnd_agv.robot import AGV, JACKAL, RobotSpec
+from rnd_agv.robot import AGV, JACKAL, RESPONSE_STEP, RobotSpec
 
 from .backend import PHYSICS_DT
 from .worlds import World
@@ -265,3 +265,32 @@ def calibrate_separation(robot: RobotSpec) -> float:
                     got.append(data.qvel[5])
     a, b = np.array(asked), np.array(got)
     return float(a @ b / (b @ b))
+
+
+def calibrate_response(robot: RobotSpec) -> NDArray[np.float64]:
+    """:attr:`RobotSpec.response` of a skid steer, measured: (nv, nw, 3) over its range of commands.
+
+    Every command is held for 5 s, of which the last 3 count.
+    """
+    model = robot_spec(robot).compile()
+    limits = robot.limits
+    speeds = np.arange(0.0, limits.v_max + 1e-9, RESPONSE_STEP)
+    rates = np.arange(0.0, limits.w_max + 1e-9, RESPONSE_STEP)
+    out = np.ones((len(speeds), len(rates), 3))
+    for i, v in enumerate(speeds):
+        for j, w in enumerate(np.maximum(rates, 0.1)):  # w = 0 shows what becomes of a small one
+            data = mujoco.MjData(model)
+            data.ctrl[:] = np.tile(wheel_speeds(robot, (v, w)), model.nu // 2)
+            mujoco.mj_step(model, data, nstep=round(2.0 / PHYSICS_DT))
+            total = np.zeros(3)  # forward m, turned rad, sideways m
+            count = round(3.0 / PHYSICS_DT)
+            for _ in range(count):
+                qw, qx, qy, qz = data.qpos[3:7]
+                yaw = np.arctan2(2 * (qw * qz + qx * qy), 1 - 2 * (qy * qy + qz * qz))
+                c, s = np.cos(yaw), np.sin(yaw)
+                vx, vy = data.qvel[:2]
+                total += (c * vx + s * vy, data.qvel[5], c * vy - s * vx)
+                mujoco.mj_step(model, data)
+            along, turn, aside = total / count
+            out[i, j] = (along / v if v > 0 else 1.0, turn / w, aside / w)
+    return out

@@ -29,7 +29,7 @@ COMMANDS = {
     "store": ("store", "Episode writes and random frames against chunked Zarr."),
     "ppo": ("ppo", "Time to a success rate, samples per second, against Stable-Baselines3."),
     "rnd": ("rnd", "What RND adds to a PPO update."),
-    "faults": ("faults", "Kills, flipped bits, full disks and hostile files."),
+    "faults": ("faults", "Kills, flipped bits, full disks, bad numbers and hostile files."),
 }
 """Command -> module of this folder and its line of help."""
 

@@ -111,7 +111,7 @@ def agv_paper(
     for variant in variants or list(VARIANTS):
         for scene in scenes or SCENES:
             for seed in range(seeds):
-                recipe = replace(VARIANTS[variant](RECIPES[scene]), seed=seed, stop_success=0.98)
+                recipe = replace(VARIANTS[variant](RECIPES[scene]), seed=seed)
                 if smoke:
                     recipe = replace(recipe, steps=20_000)
                 jobs[f"{scene}-{variant}-{seed}"] = recipe

@@ -28,7 +28,7 @@ from episodes.format import (
 UNSPOILT = "nothing: a copy with a manifest made anew"
 
 
-class _Pickled:
+class Pickled:
     """Touches the canary when unpickled."""
 
     def __init__(self, canary: str) -> None:
@@ -51,7 +51,7 @@ def hostile_cases(canary: Path) -> dict[str, Callable[[Path], None]]:
     The canary is touched by code that runs, and is the file that links and paths lead to.
     """
     secret = canary.parent / "secret"
-    evil = pickle.dumps(_Pickled(str(canary)))
+    evil = pickle.dumps(Pickled(str(canary)))
 
     def meta(**changes: Any) -> Callable[[Path], None]:
         def spoil(e: Path) -> None:

@@ -120,18 +120,20 @@ class Phase:
 
 
 SPARSE_PPO = PPOConfig(
-    num_steps=128, minibatch=2048, epochs=4, lr=3e-4, gamma=0.998, int_gamma=0.99, ent_coef=0.003,
-    ext_coef=2.0, int_coef=1.0, sil_coef=0.1, sil_batches=8, noise_correlation=0.7,
+    num_steps=256, minibatch=2048, epochs=4, lr=3e-4, gamma=0.998, int_gamma=0.99, lam=0.99,
+    ent_coef=0.003, ext_coef=2.0, int_coef=1.0, int_anneal_success=0.2, int_anneal_steps=100_000,
+    sil_coef=0.1, sil_batches=8, sil_horizon=4000, sil_cell_m=1.0, noise_correlation=0.7,
 )  # fmt: skip
-"""Sparse scenes: few environments, correlated noise, successes are imitated. Few large minibatches:
-more gradient steps per rollout commit the policy to one dead end before the goal is found."""
+"""Sparse scenes. Long rollouts of few environments and a large lambda: the goal is 700 steps away, and
+with lambda .95 its value comes nearer by 20 steps an update. Few large minibatches: more gradient
+steps commit the policy to one dead end before the goal is found."""
 
 DENSE_PPO = PPOConfig(
     num_steps=64, minibatch=2048, epochs=3, lr=3e-4, gamma=0.99, ent_coef=0.0, ext_coef=1.0,
     hidden=(128, 128), lr_schedule="adaptive", target_kl=0.012, init_log_std=-1.2,
 )  # fmt: skip
 
-_EVAL = {"terminal_collision": True}
+_EVAL = {"terminal_collision": True, "stale_steps": 0}
 
 
 def _paper(complexity: str, dynamic: bool) -> Recipe:
@@ -140,7 +142,8 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
     size = "12 m" if complexity == "simple" else "20 m"
     about = f"RND-AGV scene, {size} hall, {kind} target; sparse reward, count bonus, self-imitation"
     return Recipe(
-        name, name, about, eval_options=_EVAL, num_envs=32, steps=1_000_000, ppo=SPARSE_PPO,
+        name, name, about, task_options={"stale_steps": 300}, eval_options=_EVAL, num_envs=16,
+        steps=1_000_000, ppo=SPARSE_PPO,
         bonus="count", bonus_options={"cell_m": 1.0, "entries_only": True},
         polish_options={"terminal_collision": True, "collision_reward": -1.0, "contact_reward": -0.05},
     )  # fmt: skip
@@ -177,14 +180,31 @@ RECIPES: dict[str, Recipe] = {
 """Recipes by name."""
 
 
+def _plain(recipe: Recipe, num_envs: int, **ppo: Any) -> Recipe:
+    """PPO by the book: white noise, lambda .95, no imitation, episodes as the paper has them."""
+    book = {"lam": 0.95, "noise_correlation": 0.0, "sil_coef": 0.0, "ext_coef": 1.0} | ppo
+    task = {**recipe.task_options, "stale_steps": 0}
+    return replace(
+        recipe, bonus="", bonus_options={}, num_envs=num_envs, task_options=task,
+        ppo=replace(recipe.ppo, **book),
+    )  # fmt: skip
+
+
+def _rnd_ppo(recipe: Recipe) -> Recipe:
+    """The paper's RND-PPO as far as it is known: the trainer and RND of Unity ML-Agents."""
+    plain = _plain(
+        recipe, 160, num_steps=64, minibatch=1024, epochs=3, gamma=0.99, ent_coef=0.005,
+        lr_schedule="linear", int_anneal_steps=0,
+    )  # fmt: skip
+    return replace(plain, bonus="rnd-paper")
+
+
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "default": lambda r: r,
-    "ppo": lambda r: replace(r, bonus="", bonus_options={}, steps=3 * r.steps, ppo=replace(r.ppo, sil_coef=0.0)),
-    "rnd-ppo": lambda r: replace(
-        r, bonus="rnd-paper", bonus_options={},
-        ppo=replace(r.ppo, sil_coef=0.0, ext_coef=1.0, gamma=0.99),
-    ),
-    "count": lambda r: replace(r, bonus="count", ppo=replace(r.ppo, sil_coef=0.0)),
+    "ppo": lambda r: replace(_plain(r, 128, num_steps=32), steps=3 * r.steps),
+    "rnd-ppo": _rnd_ppo,
+    "count": lambda r: replace(r, ppo=replace(r.ppo, sil_coef=0.0)),
     "icm": lambda r: replace(r, bonus="icm", bonus_options={}, ppo=replace(r.ppo, sil_coef=0.0)),
-}  # fmt: skip
-"""What a sparse recipe is compared with; each changes the recipe and nothing else."""
+}
+"""What a sparse recipe is compared with: "count" is the default without imitation, "icm" that with
+another bonus, "ppo" and "rnd-ppo" are settings of their own."""

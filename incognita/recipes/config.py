@@ -17,8 +17,8 @@ class OverrideError(ValueError):
 def override(config: T, pairs: Sequence[str]) -> T:
     """``config`` with ``key=value`` pairs applied; a dot leads into a nested dataclass or dict.
 
-    Values are Python literals (``1e6``, ``True``, ``(128, 128)``, ``None``) or else plain strings. An
-    integer field takes ``1e6``.
+    Values are Python literals (``1e6``, ``True``, ``(128, 128)``, ``None``) or else plain strings.
+    An integer field takes ``1e6``.
 
     Raises:
         OverrideError: a pair has no "=", a key is unknown, or a value does not fit.

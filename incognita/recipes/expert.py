@@ -37,7 +37,9 @@ def follow_guide(env: BatchEnv) -> NDArray[np.float32]:
 def clone_follower(
     net: ActorCritic, env: BatchEnv, rounds: int = 4, steps: int = 400, seed: int = 0
 ) -> float:
-    """Clone :func:`follow_guide` by DAgger (Ross 2011): each round drives more with the clone itself.
+    """Clone :func:`follow_guide` by DAgger (Ross 2011).
+
+    Each round drives more with the clone itself.
 
     Returns:
         The last round's mean squared error of the actions.

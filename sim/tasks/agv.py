@@ -1,4 +1,4 @@
-"""AGV navigation, written once for N robots: where they start, what they see, what pays, what ends."""
+"""AGV navigation, written once for N robots: start, observation, reward and end of an episode."""
 
 from __future__ import annotations
 
@@ -47,8 +47,16 @@ class AgvConfig:
     """Per step at zero clearance, falling linearly to nothing at ``near_m``."""
     near_m: float = 0.3
     terminal_collision: bool = False
-    """A collision (see :meth:`AgvTask.collided`) ends the episode. Training slides (a random policy that dies at a touch never meets a
-    sparse goal), evaluation ends."""
+    """A collision (see :meth:`AgvTask.collided`) ends the episode.
+
+    It does in evaluation. Training slides: a random policy that dies at a touch never meets a
+    sparse goal.
+    """
+    stale_steps: int = 0
+    """An episode that has entered no cell new to it for this many steps is over; 0 never. In
+    training only: a robot stuck in a dead end would fill thousands of steps with it."""
+    stale_cell_m: float = 1.0
+    """Edge of such a cell, m."""
     guide: str = "none"
     """"none": the policy is on its own; "known": guide points from the given floor plan; "built":
     from a map that grows with the scans."""
@@ -64,11 +72,14 @@ class AgvConfig:
             raise ValueError(f"observation.guide must match guide={self.guide!r}")
         if (
             self.max_steps < 1
+            or self.stale_steps < 0
+            or not self.stale_cell_m > 0
             or self.beams < self.observation.sectors
             or not self.goal_radius_m > 0
         ):
             raise ValueError(
-                f"max_steps >= 1, beams >= sectors, goal_radius_m > 0 wanted, got {self}"
+                "max_steps >= 1, stale_steps >= 0, stale_cell_m > 0, beams >= sectors and "
+                f"goal_radius_m > 0 wanted, got {self}"
             )
 
 
@@ -111,6 +122,8 @@ class State:
     cost_to_go: NDArray[np.float64]
     """(N,) m; before the step in ``last_cost_to_go``. Zero where no shaping is asked for."""
     last_cost_to_go: NDArray[np.float64]
+    stale: NDArray[np.int64]
+    """(N,) steps since the episode entered a cell new to it; counted if ``stale_steps`` is set."""
     guide_w: NDArray[np.float64] | None
     t: NDArray[np.int64]
     """(N,) steps since reset."""
@@ -150,9 +163,9 @@ class AgvTask:
     def observe(self, state: State) -> NDArray[np.float32]:
         """(N, obs_dim) float32."""
         return build(
-            self.config.observation, self.robot.limits, sectors=state.frames, pose_w=state.seen_pose_w,
-            goal_w=state.goal_w, vel_b=state.vel_b, last_command=state.last_command,
-            guide_w=state.guide_w,
+            self.config.observation, self.robot.limits, sectors=state.frames,
+            pose_w=state.seen_pose_w, goal_w=state.goal_w, vel_b=state.vel_b,
+            last_command=state.last_command, guide_w=state.guide_w,
         )  # fmt: skip
 
     def goal_distance(self, state: State) -> NDArray[np.float64]:
@@ -161,7 +174,10 @@ class AgvTask:
         return np.asarray(np.sqrt(dx * dx + dy * dy), np.float64)
 
     def collided(self, state: State) -> NDArray[np.bool_]:
-        """(N,) touches something static, or drove into something that moves (being run into is no fault)."""
+        """(N,) touches something static, or drove into something that moves.
+
+        Being run into is no fault.
+        """
         return state.contact[:, 0] | state.contact[:, 2]
 
     def reward(self, state: State) -> dict[str, NDArray[Any]]:
@@ -199,6 +215,8 @@ class AgvTask:
             self.collided(state) & ~success if c.terminal_collision else np.zeros_like(success)
         )
         terminated = success | collision
+        if c.stale_steps:
+            terminated |= state.stale >= c.stale_steps
         truncated = ~terminated & (state.t >= c.max_steps)
         return terminated, truncated, {"success": success, "collision": collision}
 
@@ -211,7 +229,7 @@ def free_walk(
     high_m: float,
     tries: int = 20,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Two free points that see each other, ``low_m`` to ``high_m`` apart, or None if none was found."""
+    """Two free points that see each other, ``low_m`` to ``high_m`` apart; None if not found."""
     grid = world.grid(0.1)
     blocked = grid.inflate(clearance_m, unknown=True)
     for a in world.free_points(rng, tries, clearance_m):

@@ -1,7 +1,8 @@
-"""The BARN challenge (Perille 2020, arXiv 2008.13315) with our Jackal-class robot: a port, not the leaderboard.
+"""The BARN challenge (Perille 2020, arXiv 2008.13315) with our Jackal-class robot.
 
-Start and goal 10 m apart, success within 1 m, 100 s, a collision ends the run. Score of a run:
-success * T* / clip(T, 2 T*, 8 T*), T* = path length / 2 m/s.
+This is a port, not the leaderboard. Start and goal 10 m apart, success within 1 m, 100 s, a
+collision ends the run. Score of a run: success * T* / clip(T, 2 T*, 8 T*), where
+T* = path length / 2 m/s.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ V_STAR = 2.0
 def barn_score(
     success: NDArray[np.bool_], time_s: NDArray[np.float64], path_m: NDArray[np.float64]
 ) -> NDArray[Any]:
-    """Score of each run in [0, 0.5]: (k,) success, (k,) seconds, (k,) metres of the reference path."""
+    """Score of each run in [0, 0.5].
+
+    Args:
+        success: (k,) the run reached its goal.
+        time_s: (k,) its duration, s.
+        path_m: (k,) length of the reference path, m.
+    """
     best = np.asarray(path_m) / V_STAR
     return np.asarray(success) * best / np.clip(time_s, 2 * best, 8 * best)
 
@@ -52,9 +59,12 @@ class AgvBarn(AgvTask):
         **overrides: Any,
     ) -> None:
         base = AgvConfig(
-            robot="jackal", observation=ObservationConfig(sectors=72, max_range=5.0, frames=1, guide=True),
+            robot="jackal",
+            observation=ObservationConfig(sectors=72, max_range=5.0, frames=1, guide=True),
             beams=360, scan_range_m=10.0, max_steps=2000, goal_radius_m=1.0, guide="built",
-            guide_config=GuideConfig(resolution=0.1, lookahead_m=1.5, margin_m=0.05, soft_m=0.3, replan_steps=10),
+            guide_config=GuideConfig(
+                resolution=0.1, lookahead_m=1.5, margin_m=0.05, soft_m=0.3, replan_steps=10
+            ),
         )  # fmt: skip
         super().__init__(replace(base, **overrides))
         self.layouts, self.first_layout = layouts, first_layout
@@ -99,7 +109,10 @@ class AgvBarn(AgvTask):
 
 
 def drawn(seed: int) -> tuple[worlds.World, NDArray[Any], NDArray[Any], float]:
-    """A world like the benchmark's, never one of them: smoothed random cells of 0.15 m between two walls."""
+    """A world like the benchmark's, never one of them.
+
+    Smoothed random cells of 0.15 m between two walls.
+    """
     cell, wide, deep = 0.15, 30, 30
     for attempt in range(100):
         rng = np.random.default_rng([seed, attempt, 11])
@@ -107,7 +120,12 @@ def drawn(seed: int) -> tuple[worlds.World, NDArray[Any], NDArray[Any], float]:
         full = rng.random((deep, wide)) < fill
         for _ in range(int(rng.integers(1, 5))):
             padded = np.pad(full, 1).astype(int)
-            around = sum(padded[1 + dy : 1 + dy + deep, 1 + dx : 1 + dx + wide] for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)  # fmt: skip
+            around = sum(
+                padded[1 + dy : 1 + dy + deep, 1 + dx : 1 + dx + wide]
+                for dy in (-1, 0, 1)
+                for dx in (-1, 0, 1)
+                if dy or dx
+            )
             full = np.where(full, around >= 2, around >= 5)
         rows, columns = np.nonzero(full)
         padded = np.pad(full, 1)

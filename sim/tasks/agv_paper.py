@@ -63,7 +63,9 @@ class AgvFar(AgvTask):
         if layouts < 1:
             raise ValueError(f"layouts must be >= 1, got {layouts}")
         base = AgvConfig(
-            observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5), beams=72, max_steps=4000
+            observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5),
+            beams=72,
+            max_steps=4000,
         )
         super().__init__(replace(base, **overrides))
         self.name, self.size_m, self.layouts, self.first_layout = (

@@ -24,8 +24,10 @@ WALKS = 24
 
 
 class AgvWarehouse(AgvTask):
-    """Drive to a random point of a warehouse. The floor plan is given (or built from scans); who moves
-    in it is not."""
+    """Drive to a random point of a warehouse.
+
+    The floor plan is given (or built from scans); who moves in it is not.
+    """
 
     name = "agv-warehouse"
 

@@ -23,6 +23,8 @@ OCCUPIED_FROM = 65
 """Cells of at least this many percent are walls (scale and raw modes have cells in between)."""
 FENCE_M = 0.1
 """Thickness of the wall put around a side of the map that is open."""
+MAX_YAML_BYTES = 65_536
+MAX_YAML_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,29 @@ class MapYaml:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"a map YAML is wanted, there is no file {path}")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ValueError(f"{path}: a YAML mapping of at most {MAX_YAML_BYTES} bytes is wanted")
         try:
-            data = yaml.safe_load(path.read_bytes())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+            text = path.read_bytes()
+            depth = 0
+            for event in yaml.parse(text, yaml.SafeLoader):
+                depth += isinstance(event, yaml.CollectionStartEvent)
+                depth -= isinstance(event, yaml.CollectionEndEvent)
+                if depth > MAX_YAML_DEPTH or isinstance(event, yaml.AliasEvent):
+                    raise ValueError("no aliases or deep nesting wanted, they grow beyond bounds")
+            data = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not YAML of plain values: {reason}") from None
         if not isinstance(data, dict):
             raise ValueError(
-                f"{path}: keys image, resolution, origin wanted, got {type(data).__name__}"
+                f"{path}: keys image, resolution, origin of a YAML mapping wanted, "
+                f"got {type(data).__name__}"
             )
         needed = ("image", "resolution", "origin", "occupied_thresh", "free_thresh")
         missing = [key for key in needed if key not in data]
         if missing:
-            raise ValueError(f"{path}: missing {', '.join(missing)}")
+            raise ValueError(f"{path}: missing {', '.join(missing)} in the YAML mapping of a map")
         if not isinstance(data["image"], str) or not data["image"]:
             raise ValueError(f"{path}: image must be a file name, got {data['image']!r}")
         if not isinstance(data["origin"], list):

@@ -209,7 +209,7 @@ def test_correlated_noise_is_standard_normal_at_each_step_and_runs_on_over_rollo
 def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(point_env, tmp_path, stop):
     config = replace(
         SMALL, scale_reward=True, sil_coef=0.1, lr_schedule="linear", sil_capacity=2000,
-        noise_correlation=0.5,
+        noise_correlation=0.5, sil_cell_m=0.5, final_std=0.2,
     )  # fmt: skip
     rollout, total = 16 * 32, 8 * 16 * 32
 

@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from learning.ppo import ActorCritic
-from learning.self_imitation import SelfImitation
+from learning.self_imitation import SelfImitation, without_loops
 from learning.vec_env import EnvSpec
 
 SPEC = EnvSpec(2, 1, 1, 6, 0.05, 50)
 
 
-def add(sil: SelfImitation, first: int, reward, done, success, length) -> None:
+def add(sil: SelfImitation, first: int, reward, done, success, length, place=None) -> None:
     """A rollout of 2 environments whose observation tells time and row: 10 t + n."""
     reward = torch.tensor(reward, dtype=torch.float32)
     t = first + torch.arange(len(reward), dtype=torch.float32)
     obs = (10 * t[:, None] + torch.arange(2.0))[..., None]
     flags = (torch.tensor(x, dtype=torch.bool) for x in (done, success))
-    sil.add(obs, obs / 100, reward, *flags, torch.tensor(length))
+    place = None if place is None else torch.tensor(place)
+    sil.add(obs, obs / 100, reward, *flags, torch.tensor(length), place)
 
 
 def kept(sil: SelfImitation) -> dict[float, float]:
@@ -41,6 +42,29 @@ def test_an_episode_may_span_rollouts_and_keeps_its_last_steps():
         add(sil, 2 * i, none, none, none, [[2 * i + 1, 1], [2 * i + 2, 1]])
     add(sil, 6, [[0, 0], [8, 0]], [[0, 0], [1, 0]], [[0, 0], [1, 0]], [[7, 1], [8, 1]])
     assert kept(sil) == {50.0: 2.0, 60.0: 4.0, 70.0: 8.0}
+
+
+@pytest.mark.parametrize(
+    ("walk", "left"),
+    [
+        ([1, 1, 2, 3], [0, 1, 2, 3]),
+        ([1, 2, 3, 2, 4], [0, 3, 4]),  # in and out of 3
+        ([1, 2, 3, 4, 2, 5, 1, 6, 6], [6, 7, 8]),  # back at the start, and off another way
+        ([1, 2, 2, 3, 4, 3, 2, 5], [0, 6, 7]),
+        ([], []),
+    ],
+)
+def test_loops_are_cut_out_of_a_walk(walk, left):
+    assert without_loops(walk) == left
+
+
+def test_what_led_into_a_dead_end_is_no_example_and_costs_no_discount():
+    sil = SelfImitation(SPEC, num_steps=4, gamma=0.5, capacity=10, horizon=10)
+    never = [0, 0, 0]
+    add(sil, 0, [[1, 0], [1, 0], [1, 0], [8, 0]], [*zip(never, never, strict=True), [1, 0]],
+        [*zip(never, never, strict=True), [1, 0]], [[1, 1], [2, 2], [3, 3], [4, 4]],
+        [[7, 0], [9, 0], [7, 0], [5, 0]])  # fmt: skip
+    assert kept(sil) == {20.0: 1 + 0.5 * 8, 30.0: 8.0}
 
 
 def test_the_oldest_go_when_it_is_full():
@@ -78,7 +102,7 @@ def test_loss_by_hand():
     obs, action = torch.zeros(3, 1), torch.tensor([[1.0], [1.0], [4.0]])
     # -log pi = 1/2 + 0.919; gains 0.5, 3 (cut at 1), 0.5 (left out: -log pi = 8.9 > 5)
     got = sil.loss(net, obs, action, torch.tensor([0.5, 3.0, 0.5]))
-    want = (1.5 * 1.419 + 0.01 * (0.125 + 2.5 + 0.125)) / 3
+    want = (1.5 * 1.419 + 1.0 * (0.125 + 2.5 + 0.125)) / 3
     assert float(got.detach()) == pytest.approx(want, rel=1e-5)
 
 

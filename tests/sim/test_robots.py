@@ -6,6 +6,7 @@ import pytest
 
 from rnd_agv.robot import AGV, JACKAL, ROBOTS
 from sim.robots import (
+    calibrate_response,
     calibrate_separation,
     payload_inertia,
     robot_spec,
@@ -103,6 +104,7 @@ def test_separation_is_1_for_differential_drive_and_more_for_skid_steer():
 def test_calibrated_multipliers_are_the_ones_in_the_specs():
     for robot in ROBOTS.values():
         assert calibrate_separation(robot) == pytest.approx(robot.separation_multiplier, rel=0.02)
+    assert np.abs(calibrate_response(JACKAL) - np.array(JACKAL.response)).max() < 0.015
 
 
 @BOTH

@@ -188,7 +188,16 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["image: [", "- 1\n- 2\n", "", "a: !!python/object/apply:os.getcwd []\n"]
+    "text",
+    [
+        "image: [",
+        "- 1\n- 2\n",
+        "",
+        "a: !!python/object/apply:os.getcwd []\n",
+        "a: &a [1]\nb: *a\n",
+        "a: " + "[" * 30_000,
+        "a: " + "9" * 5_000,
+    ],
 )
 def test_what_is_no_map_yaml_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "map.yaml").write_text(text)
