@@ -77,8 +77,8 @@ class PPOConfig:
     init_log_std: float = -0.5
     """Log standard deviation of the actions at the start (actions span [-1, 1])."""
     final_std: float | None = None
-    """Bring the standard deviation of the actions down to this at most at ``total_steps``, in a straight
-    line from where training began: what drives a robot is the mean, which then is what is trained."""
+    """Bring the standard deviation of the actions down to this at most at ``total_steps``, along a
+    line in its log from where training began: the mean is what drives a robot, so train that."""
     noise_correlation: float = 0.0
     """Correlation of the action noise with that of the step before; 0 is white (Hollenstein et al.
     2024, arXiv:2312.11091: correlated noise explores further, the update stays as it is)."""
@@ -105,7 +105,7 @@ class PPOConfig:
     sil_horizon: int = 1000
     """Last steps of a success that are looked at."""
     sil_cell_m: float = 0.0
-    """Cut the loops out of successes: a walk that comes back to a cell of this edge, m; 0 keeps them."""
+    """Cut loops out of successes, back to a cell of this edge, m; 0 keeps them."""
     threads: int = 1
     """torch threads of this process; more than 1 is slower for these sizes, and not bit-exact."""
 
@@ -188,9 +188,8 @@ class ActorCritic(nn.Module):
 
     def mean_of(self) -> Callable[[Tensor], Tensor]:
         """:attr:`actor` with the weights of now, without gradients: a third of the calls."""
-        layers = [
-            (m.weight.detach().t(), m.bias.detach()) for m in self.actor if hasattr(m, "bias")
-        ]
+        linear = [m for m in self.actor if isinstance(m, nn.Linear)]
+        layers = [(m.weight.detach().t(), m.bias.detach()) for m in linear]
 
         def mean(x: Tensor) -> Tensor:
             for weight, bias in layers[:-1]:
@@ -578,8 +577,9 @@ class PPO:
                 x, y = (self._explore[1, ..., :2] / cfg.sil_cell_m).floor().long().unbind(-1)
                 place = x * 1_000_003 + y
             self.sil.add(
-                self._raw, self._action, reward.nan_to_num(), done, self._success, self._length, place
-            )
+                self._raw, self._action, reward.nan_to_num(), done, self._success, self._length,
+                place,
+            )  # fmt: skip
         spread = cfg.ext_coef * float(ext.std()), weight * float(int_.std())
         return advantage, returns, {
             "intrinsic/share": spread[1] / max(sum(spread), 1e-12),

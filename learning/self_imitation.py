@@ -5,8 +5,8 @@ r"""Self-imitation of successful episodes (Oh et al. 2018, arXiv:1806.05635, Eqs
 Departures: only episodes that succeeded are kept, and of those, where places are given, the way
 without its loops (Lawler 1980): what led into a dead end and out again is no example, and the
 discount counts only the steps that are left. Transitions are drawn evenly; the gain is cut at 1 and
-transitions with -log pi above 5 are left out (as the authors' code does); the loss does not move the
-standard deviation, which would collapse on replayed actions.
+transitions with -log pi above 5 are left out (as the authors' code does); the loss does not move
+the standard deviation, which would collapse on replayed actions.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .ppo import ActorCritic
 
 VALUE_WEIGHT = 1.0
-"""beta of Eq. 1. The authors' 0.01 leaves the critic blind to the few successes there are: with 1 the
-way to the goal is worth something before the policy finds it again."""
+"""beta of Eq. 1. The authors' 0.01 leaves the critic blind to the few successes there are: with 1
+the way to the goal is worth something before the policy finds it again."""
 
 
 def without_loops(places: Sequence[int]) -> list[int]:

@@ -65,9 +65,9 @@ class ObservationConfig:
     frames: int = 3
     """Scans in the stack, newest first, so that moving things can be told from still ones."""
     closing: bool = False
-    """Show how fast each sector closes in (m/s, oldest less newest frame) instead of the older frames."""
+    """Show how fast each sector closes in, m/s, oldest less newest frame, not the older frames."""
     proximity_m: float = 0.0
-    """Show ranges as exp(-r / proximity_m), so that what is near stands out; 0 shows r / max_range."""
+    """Show ranges as exp(-r / proximity_m): what is near stands out; 0 shows r / max_range."""
     pose: bool = False
     """Append the global pose (only for a fixed, known place)."""
     pose_scale: float = 10.0
@@ -108,18 +108,21 @@ class ObservationConfig:
         """Names, shapes, units and frames for a policy file's manifest."""
         polar = "min(d/5, 2), log1p(d), cos, sin of the bearing"
         parts: list[dict[str, Any]] = [
-            {"name": "scan", "shape": [self.frames, self.sectors], "unit": f"1/{self.max_range:g} m",
-             "frame": "lidar", "period_s": scan_period_s, "order": "newest first; sector 0 at -pi, ccw"},
+            {"name": "scan", "shape": [self.frames, self.sectors],
+             "unit": f"1/{self.max_range:g} m", "frame": "lidar", "period_s": scan_period_s,
+             "order": "newest first; sector 0 at -pi, ccw"},
             {"name": "goal", "shape": [4], "unit": polar, "frame": "base_link"},
             {"name": "velocity", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
-            {"name": "last_command", "shape": [2], "unit": "v/v_max, w/w_max", "frame": "base_link"},
+            {"name": "last_command", "shape": [2], "unit": "v/v_max, w/w_max",
+             "frame": "base_link"},
         ]  # fmt: skip
         if self.proximity_m:
             parts[0]["unit"] = f"exp(-r / {self.proximity_m:g} m), r cut at {self.max_range:g} m"
         if self.closing:
             parts[0]["shape"] = [1, self.sectors]
-            closing = {"name": "closing", "shape": [self.sectors], "unit": f"{CLOSING_SCALE:g} m/s" + (" x proximity" if self.proximity_m else ""),
-                       "frame": "lidar", "over_s": scan_period_s * (self.frames - 1)}  # fmt: skip
+            unit = f"{CLOSING_SCALE:g} m/s" + (" x proximity" if self.proximity_m else "")
+            closing = {"name": "closing", "shape": [self.sectors], "unit": unit, "frame": "lidar",
+                       "over_s": scan_period_s * (self.frames - 1)}  # fmt: skip
             parts.insert(1, closing)
         if self.pose:
             unit = f"x/{self.pose_scale:g} m, y/{self.pose_scale:g} m, cos, sin"
@@ -231,9 +234,9 @@ def build(
         else 0.0
     )
     _fill(
-        out, sectors, shown, pose_w, goal_w, vel_b, last_command, goal_w if guide_w is None else guide_w,
-        closing, bool(config.proximity_m), limits.v_max, limits.w_max, config.pose,
-        1 / config.pose_scale, config.pose_waves, config.guide,
+        out, sectors, shown, pose_w, goal_w, vel_b, last_command,
+        goal_w if guide_w is None else guide_w, closing, bool(config.proximity_m), limits.v_max,
+        limits.w_max, config.pose, 1 / config.pose_scale, config.pose_waves, config.guide,
     )  # fmt: skip
     return out
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from .command import CommandLimits
 
-
 RESPONSE_STEP = 0.5
 """Grid of :attr:`RobotSpec.response`, m/s and rad/s."""
 

@@ -1,4 +1,4 @@
-"""The batch engine: N episodes of one task on one backend, under one clock, resetting by themselves.
+"""The batch engine: N episodes of one task on one backend and one clock, resetting by themselves.
 
 Row i depends on the seed and on i alone, never on N: a batch of one equals row 0 of a batch of 64.
 """
@@ -132,7 +132,7 @@ class BatchEnv:
     # the VecEnv contract
 
     def reset(self) -> NDArray[np.float32]:
-        """Start every environment anew; the next episode of each row, so ``reset`` twice differs."""
+        """Start the next episode of every row, so ``reset`` twice differs."""
         self._reset_rows(np.arange(self.num_envs))
         return self.task.observe(self.state)
 
@@ -184,9 +184,9 @@ class BatchEnv:
         v = self.movers
         if self.config.max_movers or self.target.any():
             moving.step(
-                v["xy"], v["vel"], v["radius"], v["kind"], v["speed"], v["way"], v["leg"], v["wait"],
-                s.pose_w, self.robot.circumscribed_m, self.world, bank.boxes, bank.nboxes, bank.discs,
-                bank.ndiscs, CONTROL_DT,
+                v["xy"], v["vel"], v["radius"], v["kind"], v["speed"], v["way"], v["leg"],
+                v["wait"], s.pose_w, self.robot.circumscribed_m, self.world, bank.boxes,
+                bank.nboxes, bank.discs, bank.ndiscs, CONTROL_DT,
             )  # fmt: skip
             s.goal_w[self.target] = v["xy"][self.target, -1]
         before = s.pose_w.copy()
@@ -255,8 +255,9 @@ class BatchEnv:
         pose[:, 2] += drawn[:, PARAMETERS.index("lidar_yaw_rad")]
         ranges, stream = self.ranges[some], self.stream[some]
         cast(
-            pose, self.scan.angle_min, self.scan.angle_increment, bank.boxes, bank.nboxes, bank.discs,
-            bank.ndiscs, self.world[some], self.obstacles()[some], self.scan.range_max, ranges,
+            pose, self.scan.angle_min, self.scan.angle_increment, bank.boxes, bank.nboxes,
+            bank.discs, bank.ndiscs, self.world[some], self.obstacles()[some],
+            self.scan.range_max, ranges,
         )  # fmt: skip
         scan_noise(
             ranges, stream, drawn[:, PARAMETERS.index("lidar_sigma_m")],
@@ -396,7 +397,7 @@ class BatchEnv:
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on. Worlds are not stored but drawn again from the seed."""
+        """All that the next step depends on; worlds are not stored but drawn again."""
         out: dict[str, Any] = {name: getattr(self, name).copy() for name in self._SAVED}
         out["state"] = {name: getattr(self.state, name).copy() for name in self._STATE}
         out["movers"] = {name: array.copy() for name, array in self.movers.items()}

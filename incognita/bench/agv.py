@@ -78,7 +78,7 @@ def to_action(command: NDArray[np.float64], limits: CommandLimits) -> NDArray[np
 
 
 def steps_to(folder: Path, level: float) -> float:
-    """Environment steps until the success rate over 100 episodes first reached ``level``, or inf."""
+    """Environment steps until the success rate over 100 episodes reached ``level``, or inf."""
     for line in (folder / "curve.jsonl").read_text().splitlines():
         metrics = json.loads(line)
         if metrics["success"] >= level and metrics["episodes"] >= WINDOW:
@@ -106,7 +106,7 @@ def agv_paper(
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Four scenes of RND-AGV, default recipe beside PPO, RND-PPO, count and ICM (about 8 core-hours)."""
+    """Scenes of RND-AGV: default beside PPO, RND-PPO, count and ICM (about 4 core-hours)."""
     jobs: dict[str, Recipe] = {}
     for variant in variants or list(VARIANTS):
         for scene in scenes or SCENES:
@@ -150,7 +150,7 @@ def agv_paper(
 
 
 def paper_row(runs: Path, scene: str, variant: str, seeds: int, budget: int) -> dict[str, Any]:
-    """Figures of one scene and variant over seeds; a run that never learned counts with its budget."""
+    """Figures of one scene and variant; a run that never learned counts with its budget."""
     folders = [runs / f"{scene}-{variant}-{seed}" for seed in range(seeds)]
     results = [json.loads((f / "result.json").read_text()) for f in folders]
     reached = [steps_to(f, REACHED) for f in folders]
@@ -244,7 +244,7 @@ def barn(
     smoke: Annotated[bool, typer.Option("--smoke")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """BARN worlds x 10 runs, our MuJoCo port (not the leaderboard), beside the classical planners."""
+    """BARN worlds x 10 runs in our MuJoCo port (not the leaderboard), beside classical planners."""
     recipe = RECIPES["agv-barn"]
     options = {**recipe.task_options, **recipe.eval_options}
     for key in ("layouts", "first_layout"):

@@ -1,4 +1,4 @@
-"""The AGV recipes: which task, which bonus, which settings, and the variants they are compared with."""
+"""The AGV recipes: task, bonus and settings of each, and the variants they are compared with."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ class Recipe:
     randomization: str = "nominal"
     tier: Tier = "kinematic"
     clone_rounds: int = 0
-    """Rounds of cloning the guide follower before PPO, see :mod:`.expert`; 0 starts from nothing."""
+    """Rounds of cloning the guide follower before PPO, see :mod:`.expert`; 0 clones nothing."""
     polish_options: dict[str, Any] = field(default_factory=dict)
-    """Parameters of the task changed in two last phases without bonus. "tidy": contact slides on but
-    costs ``contact_reward``, until ``tidy_until`` of the episodes succeed without any; "polish": as
-    evaluated. At once, a robot that has learned to slide along walls learns that standing still is
-    safe, and forgets the goal."""
+    """Parameters of the task changed in two last phases without bonus.
+
+    "tidy": contact slides on but costs ``contact_reward``, until ``tidy_until`` of the episodes
+    succeed without any; "polish": as evaluated. At once, a robot that has learned to slide along
+    walls learns that standing still is safe, and forgets the goal. In both the action noise calms
+    down: one that is trained with noise alone hits what it passes closely once the noise is gone.
+    """
     polish_from: float = 0.8
     """Success rate of the last 100 episodes at which tidying begins."""
     tidy_until: float = 0.25
@@ -72,8 +75,10 @@ class Recipe:
         last = replace(self, bonus="", bonus_options={}, polish_options={},
                        task_options={**self.task_options, **self.polish_options})  # fmt: skip
         if polish:
-            calm = {"sil_coef": 0.0, "ent_coef": 0.0, "final_std": 0.15, "lr_schedule": "linear"}
-            last = replace(last, ppo=replace(self.ppo, **calm))
+            calm = replace(
+                self.ppo, sil_coef=0.0, ent_coef=0.0, final_std=0.15, lr_schedule="linear"
+            )
+            last = replace(last, ppo=calm)
             slide = {"terminal_collision": False, "collision_reward": 0.0}
             tidy = replace(last, task_options={**last.task_options, **slide})
             out.append(Phase("tidy", tidy, self.steps, self.tidy_until, "clean"))
@@ -124,9 +129,9 @@ SPARSE_PPO = PPOConfig(
     ent_coef=0.003, ext_coef=2.0, int_coef=1.0, int_anneal_success=0.2, int_anneal_steps=100_000,
     sil_coef=0.1, sil_batches=8, sil_horizon=4000, sil_cell_m=1.0, noise_correlation=0.7,
 )  # fmt: skip
-"""Sparse scenes. Long rollouts of few environments and a large lambda: the goal is 700 steps away, and
-with lambda .95 its value comes nearer by 20 steps an update. Few large minibatches: more gradient
-steps commit the policy to one dead end before the goal is found."""
+"""Sparse scenes. Long rollouts of few environments and a large lambda: the goal is 700 steps away,
+and with lambda .95 its value comes nearer by 20 steps an update. Few large minibatches: more
+gradient steps commit the policy to one dead end before the goal is found."""
 
 DENSE_PPO = PPOConfig(
     num_steps=64, minibatch=2048, epochs=3, lr=3e-4, gamma=0.99, ent_coef=0.0, ext_coef=1.0,
@@ -145,21 +150,24 @@ def _paper(complexity: str, dynamic: bool) -> Recipe:
         name, name, about, task_options={"stale_steps": 300}, eval_options=_EVAL, num_envs=16,
         steps=1_000_000, ppo=SPARSE_PPO,
         bonus="count", bonus_options={"cell_m": 1.0, "entries_only": True},
-        polish_options={"terminal_collision": True, "collision_reward": -1.0, "contact_reward": -0.05},
+        polish_options={
+            "terminal_collision": True, "collision_reward": -1.0, "contact_reward": -0.05,
+        },
     )  # fmt: skip
 
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        _paper("simple", False), _paper("simple", True), _paper("complex", False), _paper("complex", True),
+        _paper("simple", False), _paper("simple", True),
+        _paper("complex", False), _paper("complex", True),
         Recipe(
             "agv-warehouse", "agv-warehouse",
-            "unseen warehouses with people and AGVs; guide point from the floor plan, shaped reward",
+            "unseen warehouses, people and AGVs; guide point from the floor plan, shaped reward",
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.1, "time_reward": -0.01,
-                "smooth_reward": -0.01, "near_reward": -0.12, "near_m": 0.35, "goal_reward": 5.0, "max_steps": 800,
-                "terminal_collision": True, "collision_reward": -12.0,
+                "smooth_reward": -0.01, "near_reward": -0.12, "near_m": 0.35, "goal_reward": 5.0,
+                "max_steps": 800, "terminal_collision": True, "collision_reward": -12.0,
             },
             eval_options={"max_steps": 1200, "first_layout": 100_000, "layouts": 100_000},
             num_envs=256, steps=8_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
@@ -170,9 +178,12 @@ RECIPES: dict[str, Recipe] = {
             task_options={
                 "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.04,
                 "smooth_reward": -0.01, "near_reward": -0.1, "near_m": 0.15, "goal_reward": 5.0,
-                "layouts": 150, "max_steps": 600, "terminal_collision": True, "collision_reward": -8.0, "guide": "known",
+                "layouts": 150, "max_steps": 600, "terminal_collision": True,
+                "collision_reward": -8.0, "guide": "known",
             },
-            eval_options={"max_steps": 2000, "guide": "built", "first_layout": 100_000, "layouts": 100_000},
+            eval_options={
+                "max_steps": 2000, "guide": "built", "first_layout": 100_000, "layouts": 100_000,
+            },
             num_envs=256, steps=2_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
         ),
     )

@@ -1,4 +1,4 @@
-"""Train one recipe: progress bar, TensorBoard, checkpoints, Ctrl-C and resume, policy file at the end."""
+"""Train one recipe: progress, TensorBoard, checkpoints, Ctrl-C and resume, a policy file."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def run(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
         FileExistsError: the folder holds a run already and ``resume`` is off.
     """
+    torch.set_num_threads(recipe.ppo.threads)  # first of all: initial weights depend on it
     out = Path(folder)
     curve_path = out / "curve.jsonl"
     if curve_path.exists() and not resume:
@@ -173,7 +174,10 @@ def write_policy(
     """Write the policy folder of a trained network."""
     save_policy(
         folder, net, observation=task.config.observation.spec(), action=action_spec(task),
-        recipe={"name": recipe.name, "git": git_revision(), "settings": json.loads(json.dumps(asdict(recipe), default=str))},
+        recipe={
+            "name": recipe.name, "git": git_revision(),
+            "settings": json.loads(json.dumps(asdict(recipe), default=str)),
+        },
         seeds=[recipe.seed], evaluation=evaluation, rate_hz=1 / CONTROL_DT,
     )  # fmt: skip
 

@@ -130,7 +130,7 @@ class State:
 
     def rows(self, ids: NDArray[np.int64]) -> State:
         """A copy of these rows."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return State(**{name: a if a is None else a[ids] for name, a in parts.items()})
 
 

@@ -1,6 +1,6 @@
-"""The four scenes of RND-AGV (arXiv 2404.12594): simple and complex halls, static and moving target.
+"""The four scenes of RND-AGV (arXiv 2404.12594): simple and complex, static and moving target.
 
-The paper gives no layout; the halls are our reading. Step caps 2000, 2000, 3000 and 4000 are its own.
+The paper gives no layout; the halls are our reading. Step caps 2000, 2000, 3000, 4000 are its own.
 Reward is sparse: the policy knows its pose in the fixed hall and the goal, and is paid at the goal.
 """
 

@@ -24,7 +24,7 @@ EXACT = Randomization(lidar_sigma_m=(0.0, 0.0))
 
 
 def drive(name: str, v_max: float, w_max: float) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) pose errors after 10 s over the way driven, (N,) turn errors, rad; a new command a second."""
+    """(N,) pose errors after 10 s over the way driven, and (N,) turn errors, rad."""
     robot, n, rng = ROBOTS[name], ROBOTS_N, np.random.default_rng(3)
     tiers = Kinematic(robot, n, WorldBank()), MujocoBatch(robot, n)
     start = np.zeros((n, 3))
