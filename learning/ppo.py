@@ -123,8 +123,8 @@ class PPOConfig:
         if not (0 <= self.lam <= 1 and 0 <= self.max_missing <= 1):
             raise ValueError(f"lam and max_missing must be in [0, 1], got {self}")
         positive = (self.lr, self.clip, self.max_grad_norm)
-        weights = (self.ent_coef, self.vf_coef, self.ext_coef, self.int_coef, self.sil_coef)
-        weights += (self.sil_cell_m,)
+        weights = (self.ent_coef, self.vf_coef, self.ext_coef, self.int_coef, self.sil_coef,
+                   self.sil_cell_m)  # fmt: skip
         if not (min(positive) > 0 and min(*weights, self.int_anneal_steps) >= 0):
             raise ValueError(f"rates must be > 0 and weights >= 0, got {self}")
         if self.target_kl is not None and not self.target_kl > 0:

@@ -130,8 +130,11 @@ class State:
 
     def rows(self, ids: NDArray[np.int64]) -> State:
         """A copy of these rows."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return State(**{name: a if a is None else a[ids] for name, a in parts.items()})
+        rows: dict[str, Any] = {}
+        for name in (f.name for f in fields(self)):
+            array = getattr(self, name)
+            rows[name] = None if array is None else array[ids]
+        return State(**rows)
 
 
 class AgvTask:
