@@ -147,6 +147,7 @@ def advance(
         # only what the footprint can get to within this call is looked at in every substep
         fastest = max(abs(left), abs(right), abs(wheels[i, 0]), abs(wheels[i, 1]))
         far = reach + _PUSH_M + dt * substeps * fastest * max(slip[i, 0], slip[i, 1])
+        x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
         close = 0
         for k in range(nboxes[w]):
             near_boxes[close] = k
@@ -199,9 +200,9 @@ def advance(
                     )
                     if gap < 0:
                         _push(pose, i, gap, nx, ny, qx, qy, k2)
-            dx, dy = pose[i, 0] - x0, pose[i, 1] - y0
-            vel[i, 0] = (dx * math.cos(yaw0) + dy * math.sin(yaw0)) / dt
-            vel[i, 1] = (pose[i, 2] - yaw0) / dt
+        dx, dy = pose[i, 0] - x0, pose[i, 1] - y0
+        vel[i, 0] = (dx * math.cos(yaw0) + dy * math.sin(yaw0)) / dt
+        vel[i, 1] = (pose[i, 2] - yaw0) / dt
         pose[i, 2] = (pose[i, 2] + math.pi) % (2 * math.pi) - math.pi
 
 

@@ -47,16 +47,19 @@ class Randomization:
 
     @cached_property
     def _bounds(self) -> NDArray[np.float64]:
-        """(2, len(PARAMETERS)) low and high."""
+        """(2, len(PARAMETERS)) low, and high less low."""
         ranges = [getattr(self, "slip" if p.startswith("slip") else p) for p in PARAMETERS]
-        return np.array(ranges).T
+        low, high = np.array(ranges).T
+        return np.array([low, high - low])
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """(len(PARAMETERS),) of one episode; symmetric ones (yaw, drift) get a random sign."""
-        low, high = self._bounds
+        low, span = self._bounds
         unit = rng.random(len(PARAMETERS) + len(SYMMETRIC))
-        out = np.asarray(low + unit[: len(PARAMETERS)] * (high - low), np.float64)
-        out[SYMMETRIC] *= np.where(unit[len(PARAMETERS) :] < 0.5, -1.0, 1.0)
+        out: NDArray[np.float64] = low + unit[: len(PARAMETERS)] * span
+        for k, coin in zip(SYMMETRIC, unit[len(PARAMETERS) :], strict=True):
+            if coin < 0.5:
+                out[k] = -out[k]
         return out
 
 
