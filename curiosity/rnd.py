@@ -33,14 +33,14 @@ class RNDConfig:
     """Whiten and clip to +-5 (ignored with Fourier features)."""
     embed_dim: int = 64
     """Width of both embeddings, k in the paper."""
-    hidden: tuple[int, ...] = (128,)
+    hidden: tuple[int, ...] = (64,)
     """Hidden widths of the target."""
     predictor_extra: int = 1
     """Hidden layers that the predictor has on top, as wide as the target's last."""
     activation: Literal["relu", "swish"] = "relu"
     """Activation of both networks."""
-    lr: float = 1e-4
-    """Adam step size."""
+    lr: float = 2e-4
+    """Adam step size (1e-4 in the paper, whose networks are wider)."""
     sample_fraction: float = 0.25
     """Share of the rollout that trains the predictor, drawn anew each epoch."""
     epochs: int = 4
