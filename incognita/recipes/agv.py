@@ -76,8 +76,9 @@ class Recipe:
                        task_options={**self.task_options, **self.polish_options})  # fmt: skip
         if polish:
             calm = replace(
-                self.ppo, sil_coef=0.0, ent_coef=0.0, final_std=0.15, lr_schedule="linear"
-            )
+                self.ppo, sil_coef=0.0, ent_coef=0.0, final_std=0.15, minibatch=512, lam=0.97,
+                lr_schedule="adaptive", target_kl=0.01,
+            )  # fmt: skip
             last = replace(last, ppo=calm)
             slide = {"terminal_collision": False, "collision_reward": 0.0}
             tidy = replace(last, task_options={**last.task_options, **slide})

@@ -133,9 +133,14 @@ def _train(
                     board.add_scalar(name, value, ppo.steps)
             note = f"success {metrics['success']:.0%}  {metrics['steps_per_s']:,.0f} steps/s"
             bar.update(job, completed=ppo.steps, note=note)
-            full = len(ppo.windows.get("success", ())) == WINDOW
-            return full and metrics[phase.metric] >= phase.level
+            return reached()
 
+        def reached() -> bool:
+            window = ppo.windows.get(phase.metric, ())
+            return len(window) == WINDOW and sum(window) / WINDOW >= phase.level
+
+        if reached():  # resumed where it had just ended
+            return
         ppo.learn(phase.until, callback, checkpoints=checkpoints, checkpoint_every=100)
 
 

@@ -198,3 +198,35 @@ def test_wrong_names_are_refused_by_name():
         batch("agv-barn", "x")
     with pytest.raises(ValueError, match=r"action must be \(3, 2\), got \(2, 2\)"):
         batch("agv-simple-static", "kinematic").step(np.zeros((2, 2), np.float32))
+
+
+@TIERS
+def test_an_episode_that_enters_no_new_cell_is_over(tier):
+    task = make("agv-simple-static", stale_steps=30, stale_cell_m=1.0)
+    env = BatchEnv(task, 2, tier, 5)
+    env.reset()
+    stand = np.tile(np.float32([-0.5, 0.0]), (2, 1))  # v = 0
+    ends = [env.step(stand) for _ in range(31)]
+    assert [step.terminated.any() for step in ends] == [False] * 30 + [True]
+    assert ends[-1].terminated.all() and not ends[-1].terms["success"].any()
+    # a circle of half a metre enters new cells until it closes, however long it goes on
+    circle = np.tile(np.float32([0.0, 1.0]), (2, 1))
+    first, closed = [], np.zeros(2, bool)
+    for t in range(200):
+        closed |= env.step(circle).terminated
+        if closed.all():
+            break
+        first.append(t)
+    assert closed.all() and 31 < len(first) < 150
+
+
+def test_what_is_stale_survives_saving():
+    task = make("agv-simple-static", stale_steps=40, max_steps=200)
+    env, fresh = (BatchEnv(task, 3, "kinematic", 5, TRAINING) for _ in range(2))
+    env.reset()
+    run(env, actions(60, seed=4))
+    saved = env.state_dict()
+    fresh.load_state_dict(saved)
+    assert same(run(env, actions(80, seed=6)), run(fresh, actions(80, seed=6)))
+    with pytest.raises(ValueError, match="stale_steps >= 0"):
+        make("agv-simple-static", stale_steps=-1)
