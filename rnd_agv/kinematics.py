@@ -1,10 +1,11 @@
 """Batched kinematic model of the mobile bases: wheel lag, wheel slip and sliding contact.
 
-Tier K of the simulator, and the tests' oracle of tier M; MPPI samples a leaner one without contact
-(:mod:`.mppi`). Wheels follow their target speed with a first-order lag; the base moves along the arc that
-the slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous centre of rotation). A footprint
-that enters an obstacle is pushed out along the axis of least penetration, turning as its inertia
-allows (position-based dynamics, Mueller 2007, Eqs. 6 to 9): contact slides and never sticks.
+Tier K of the simulator, and the tests' oracle of tier M; MPPI samples a leaner one without
+contact (:mod:`.mppi`). Wheels follow their target speed with a first-order lag; the base moves
+along the arc that the slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous centre of
+rotation). A footprint that enters an obstacle is pushed out along the axis of least penetration,
+turning as its inertia allows (position-based dynamics, Mueller 2007, Eqs. 6 to 9): contact slides
+and never sticks.
 """
 
 from __future__ import annotations
