@@ -267,16 +267,9 @@ class BatchEnv:
         if some is rows:
             self.ranges[rows], self.stream[rows] = ranges, stream
         _keep(
-            rows,
-            ranges,
-            self._reach,
-            new,
-            self.scan_delay,
-            first,
-            s.clearance_m,
-            self.ring,
+            rows, ranges, self._reach, new, self.scan_delay, first, s.clearance_m, self.ring,
             s.frames,
-        )
+        )  # fmt: skip
         if self.guide is not None and c.guide == "built":
             self._map(rows)
 
@@ -464,12 +457,12 @@ def _visit(pose, cell_m, visited, stale):  # type: ignore[no-untyped-def]
     for i in range(len(pose)):
         x, y = int(math.floor(pose[i, 0] / cell_m)), int(math.floor(pose[i, 1] / cell_m))
         stale[i] += 1
-        k = 0
-        while k < visited.shape[1] and not (visited[i, k, 0] == x and visited[i, k, 1] == y):
-            if visited[i, k, 0] == NOWHERE:
-                k = visited.shape[1]
-            k += 1
-        if k >= visited.shape[1]:
+        known = False
+        for k in range(visited.shape[1]):
+            known = visited[i, k, 0] == x and visited[i, k, 1] == y
+            if known or visited[i, k, 0] == NOWHERE:
+                break
+        if not known:
             visited[i, 1:] = visited[i, :-1].copy()
             visited[i, 0, 0], visited[i, 0, 1], stale[i] = x, y, 0
 

@@ -29,3 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(nodes) and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group("ros"))
+
+
+@pytest.fixture
+def lines():
+    """What a check of ``incognita.bench.faults`` prints, if it is given ``emit=lines.append``."""
+    return []
+
+
+@pytest.fixture
+def check():
+    """Judge such a check: a line a case with the agreed keys, and nothing lost."""
+
+    def judge(totals, lines, cases):
+        keys = {"case", "seed", "injected", "survived", "lost", "worst_ms"}
+        assert len([line for line in lines if keys <= line.keys()]) == totals["cases"] >= cases
+        assert totals["passed"], [line for line in lines if line.get("lost")]
+
+    return judge

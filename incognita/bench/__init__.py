@@ -19,8 +19,8 @@ app = typer.Typer(
 )
 
 COMMANDS = {
-    "agv-paper": ("agv", "Four scenes of RND-AGV beside PPO, RND-PPO, count and ICM (8 core-h)."),
-    "agv-far": ("agv", "Sparse goals 30 to 40 m away (6 core-hours)."),
+    "agv-paper": ("agv", "Four scenes of RND-AGV beside PPO, RND-PPO, count and ICM (4 core-h)."),
+    "agv-far": ("agv", "Sparse goals 30 to 40 m away (0.5 core-hours)."),
     "agv-warehouse": ("agv", "100 unseen warehouses beside classical planners (0.3 core-hours)."),
     "barn": ("agv", "BARN worlds x 10 runs beside classical planners."),
     "nav": ("nav", "Environment steps against Gymnasium's vector environments."),

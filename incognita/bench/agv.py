@@ -137,10 +137,11 @@ def agv_paper(
     json_file: JsonFile = None,
 ) -> None:
     """Scenes of RND-AGV: default beside PPO, RND-PPO, count and ICM (about 4 core-hours)."""
-    if variants and "default" not in variants:
+    variants = variants or list(VARIANTS)
+    if "default" not in variants:
         variants = ["default", *variants]  # what the others are held against
     jobs: dict[str, Recipe] = {}
-    for variant in variants or list(VARIANTS):
+    for variant in variants:
         for scene in scenes or SCENES:
             for seed in range(seeds):
                 recipe = replace(VARIANTS[variant](RECIPES[scene]), seed=seed)
@@ -157,7 +158,7 @@ def agv_paper(
     for scene in scenes or SCENES:
         rows: dict[str, Any] = {
             variant: paper_row(runs, scene, variant, seeds, jobs[f"{scene}-{variant}-0"].steps)
-            for variant in variants or list(VARIANTS)
+            for variant in variants
         }
         checks = [min(rows["default"]["success_mujoco"]) >= TARGETS[scene]]
         for other, factor in (("ppo", 3.0), ("rnd-ppo", 2.0)):
@@ -172,7 +173,7 @@ def agv_paper(
         rows["passed"] = bool(all(checks))
         result["scenes"][scene] = rows
         if plots is not None:
-            plot_scene(runs, scene, variants or list(VARIANTS), seeds, plots)
+            plot_scene(runs, scene, variants, seeds, plots)
     result["passed"] = all(rows["passed"] for rows in result["scenes"].values())
     emit(result, json_file)
     if not result["passed"] and not smoke:
@@ -208,7 +209,7 @@ def paper_row(runs: Path, scene: str, variant: str, seeds: int, budget: int) -> 
 
 
 def far_recipes(seeds: int) -> dict[str, Recipe]:
-    """Recipes of the far goals by run: one layout of 30 and of 40 m, and new ones every episode."""
+    """Recipes of the far goals by run: one fixed layout of 30 m and one of 40 m."""
     base = RECIPES["agv-complex-static"]
     jobs: dict[str, Recipe] = {}
     for size in (30.0, 40.0):

@@ -9,37 +9,25 @@ from incognita.bench import faults
 from incognita.bench.hostile_episodes import hostile_cases
 
 
-@pytest.fixture
-def lines():
-    return []
-
-
-def check(totals, lines, cases):
-    """Every case printed one line with the agreed keys, and nothing was lost."""
-    keys = {"case", "seed", "injected", "survived", "lost", "worst_ms"}
-    assert len([line for line in lines if keys <= line.keys()]) == totals["cases"] >= cases
-    assert totals["passed"], [line for line in lines if line.get("lost")]
-
-
-def test_killed_writers_lose_nothing_acknowledged(tmp_path, lines):
+def test_killed_writers_lose_nothing_acknowledged(tmp_path, lines, check):
     totals = faults.kills(8, 1, tmp_path, emit=lines.append)
     check(totals, lines, 8)
     assert totals["episodes"] > 0
 
 
-def test_interrupted_writers_lose_nothing_and_exit(tmp_path, lines):
+def test_interrupted_writers_lose_nothing_and_exit(tmp_path, lines, check):
     totals = faults.kills(5, 2, tmp_path, sig=signal.SIGINT, emit=lines.append)
     check(totals, lines, 5)
 
 
-def test_no_flipped_bit_missing_or_swapped_file_goes_unnoticed(tmp_path, lines):
+def test_no_flipped_bit_missing_or_swapped_file_goes_unnoticed(tmp_path, lines, check):
     totals = faults.flips(60, 3, tmp_path, emit=lines.append)
     check(totals, lines, 100)
     assert totals["damage_at_end"] == 0
 
 
 @pytest.mark.parametrize("tmpfs", [True, False])
-def test_a_full_disk_is_a_typed_error_and_hurts_nothing(tmp_path, lines, monkeypatch, tmpfs):
+def test_a_full_disk_is_a_typed_error_and_hurts_nothing(tmp_path, lines, monkeypatch, tmpfs, check):
     if not tmpfs:
         monkeypatch.setattr(faults, "_mount_tmpfs", lambda folder: False)
     totals = faults.full_disk(10, 4, tmp_path, emit=lines.append)
@@ -48,7 +36,7 @@ def test_a_full_disk_is_a_typed_error_and_hurts_nothing(tmp_path, lines, monkeyp
         assert totals["method"] == "RLIMIT_FSIZE"
 
 
-def test_hostile_episodes_are_refused_unrun_and_unallocated(tmp_path, lines):
+def test_hostile_episodes_are_refused_unrun_and_unallocated(tmp_path, lines, check):
     totals = faults.hostile(None, 5, tmp_path, emit=lines.append)
     check(totals, lines, 30)
 
@@ -88,7 +76,7 @@ def test_hostile_episodes_are_refused_for_what_they_are(tmp_path):
         assert text in str(caught.value), name
 
 
-def test_writers_and_readers_do_not_meet(tmp_path, lines):
+def test_writers_and_readers_do_not_meet(tmp_path, lines, check):
     totals = faults.crowd(2.0, 6, tmp_path, emit=lines.append)
     check(totals, lines, 4)
     assert totals["episodes"] > 2

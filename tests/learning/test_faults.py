@@ -8,30 +8,18 @@ import yaml
 from incognita.bench import faults, training_faults
 
 
-@pytest.fixture
-def lines():
-    return []
-
-
-def check(totals, lines, cases):
-    """Every case printed one line with the agreed keys, and nothing was lost."""
-    keys = {"case", "seed", "injected", "survived", "lost", "worst_ms"}
-    assert len([line for line in lines if keys <= line.keys()]) == totals["cases"] >= cases
-    assert totals["passed"], [line for line in lines if line.get("lost")]
-
-
-def test_killed_saves_lose_nothing_and_damage_is_passed_over(tmp_path, lines):
+def test_killed_saves_lose_nothing_and_damage_is_passed_over(tmp_path, lines, check):
     totals = training_faults.checkpoint_kills(4, 1, tmp_path, emit=lines.append)
     check(totals, lines, 4 + 1 + 2 * (3 + 4))
 
 
-def test_resumed_training_is_the_uninterrupted_one(tmp_path, lines):
+def test_resumed_training_is_the_uninterrupted_one(tmp_path, lines, check):
     totals = training_faults.resumes(2, 2, tmp_path, emit=lines.append)
     check(totals, lines, 2)
     assert all(line["survived"] > 200 for line in lines[:2])  # leaves that are equal
 
 
-def test_no_bad_number_reaches_a_parameter_and_no_missing_reward_is_zero(tmp_path, lines):
+def test_no_bad_number_reaches_a_parameter_and_no_missing_reward_is_zero(tmp_path, lines, check):
     totals = training_faults.bad_numbers(1, 3, tmp_path, emit=lines.append)
     check(totals, lines, 11)
     shares = {line["injected"]: line["missing_share"] for line in lines[:-1]}
@@ -39,12 +27,12 @@ def test_no_bad_number_reaches_a_parameter_and_no_missing_reward_is_zero(tmp_pat
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_twice_ends_at_once(tmp_path, lines):
+def test_ctrl_c_saves_and_twice_ends_at_once(tmp_path, lines, check):
     totals = training_faults.interrupts(1, 4, tmp_path, emit=lines.append)
     check(totals, lines, 2)
 
 
-def test_hostile_files_are_refused_unrun_and_the_safe_format_named(tmp_path, lines):
+def test_hostile_files_are_refused_unrun_and_the_safe_format_named(tmp_path, lines, check):
     totals = training_faults.hostile_files(None, 5, tmp_path, emit=lines.append)
     check(totals, lines, 90)
 
@@ -56,7 +44,7 @@ def test_the_hostile_yaml_does_sing(tmp_path):
     assert canary.exists()
 
 
-def test_the_audit_fails_where_it_must_and_prints_floors(tmp_path, lines):
+def test_the_audit_fails_where_it_must_and_prints_floors(tmp_path, lines, check):
     totals = training_faults.audits(None, 6, tmp_path, emit=lines.append)
     check(totals, lines, 7)
     (floors,) = (line["found"] for line in lines if "found" in line)
