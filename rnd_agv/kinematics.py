@@ -1,11 +1,11 @@
 """Batched kinematic model of the mobile bases: wheel lag, wheel slip and sliding contact.
 
-Tier K of the simulator, and the tests' oracle of tier M; MPPI samples a leaner one without
-contact (:mod:`.mppi`). Wheels follow their target speed with a first-order lag; the base moves
-along the arc that the slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous centre of
-rotation). A footprint that enters an obstacle is pushed out along the axis of least penetration,
-turning as its inertia allows (position-based dynamics, Mueller 2007, Eqs. 6 to 9): contact slides
-and never sticks.
+Tier K of the simulator, the tests' oracle of tier M, and without contact the model that MPPI
+samples (:func:`drive` in :mod:`.mppi`). Wheels follow their target speed with a first-order lag;
+the base moves along the arc that the slipping wheels give (Siegwart 2011, Sec. 3.2, instantaneous
+centre of rotation). A footprint that enters an obstacle is pushed out along the axis of least
+penetration, turning as its inertia allows (position-based dynamics, Mueller 2007, Eqs. 6 to 9):
+contact slides and never sticks.
 """
 
 from __future__ import annotations
@@ -115,6 +115,34 @@ def _skid(v, turn, response):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def drive(  # type: ignore[no-untyped-def]
+    x, y, yaw, left, right, to_left, to_right, blend, slip_left, slip_right, track, response, dt
+):  # fmt: skip
+    """One step of a base where nothing is in its way.
+
+    Args:
+        x, y, yaw: pose, m and rad.
+        left, right: rim speeds, m/s; to_left, to_right: those that are asked for.
+        blend: share of the way to those within the step, 1 - exp(-dt / lag).
+        slip_left, slip_right: wheel efficiency; track: effective track width, m.
+        response: (nv, nw, 3) of the robot, see :attr:`.robot.RobotSpec.response`.
+
+    Returns:
+        New x, y, yaw (not wrapped), left, right, and the forward speed driven.
+    """
+    left += blend * (to_left - left)
+    right += blend * (to_right - right)
+    vl, vr = slip_left * left, slip_right * right
+    v, turn, side = 0.5 * (vl + vr), (vr - vl) / track, 0.0
+    if response.shape[0] > 1:
+        v, turn, side = _skid(v, turn, response)
+    middle = yaw + 0.5 * dt * turn
+    c, s = math.cos(middle), math.sin(middle)
+    x, y, yaw = x + dt * (v * c - side * s), y + dt * (v * s + side * c), yaw + dt * turn
+    return x, y, yaw, left, right, v
+
+
+@njit(cache=True)
 def advance(
     pose: Array, wheels: Array, vel: Array, command: Array, slip: Array, lag: Array, track: float,
     half: Array, world: Array, boxes: Array, nboxes: Array, discs: Array, ndiscs: Array,
@@ -137,7 +165,6 @@ def advance(
     """
     hx, hy = half[0], half[1]
     reach = math.hypot(hx, hy)
-    skids = response.shape[0] > 1
     k2 = (hx * hx + hy * hy) / 3.0
     near_boxes, near_discs = np.empty(boxes.shape[1], np.int64), np.empty(discs.shape[1], np.int64)
     for i in range(pose.shape[0]):
@@ -164,19 +191,11 @@ def advance(
                 and abs(pose[i, 1] - discs[w, k, 1]) < discs[w, k, 2] + far
             )
         for _ in range(substeps):
-            wheels[i, 0] += blend * (left - wheels[i, 0])
-            wheels[i, 1] += blend * (right - wheels[i, 1])
-            vl, vr = slip[i, 0] * wheels[i, 0], slip[i, 1] * wheels[i, 1]
-            v, turn = 0.5 * (vl + vr), (vr - vl) / track
-            side = 0.0
-            if skids:
-                v, turn, side = _skid(v, turn, response)
             x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
-            middle = yaw0 + 0.5 * dt * turn
-            c, s = math.cos(middle), math.sin(middle)
-            pose[i, 0] += dt * (v * c - side * s)
-            pose[i, 1] += dt * (v * s + side * c)
-            pose[i, 2] += dt * turn
+            pose[i, 0], pose[i, 1], pose[i, 2], wheels[i, 0], wheels[i, 1], _ = drive(
+                x0, y0, yaw0, wheels[i, 0], wheels[i, 1], left, right, blend, slip[i, 0],
+                slip[i, 1], track, response, dt,
+            )  # fmt: skip
             for k in near_boxes[:close]:
                 cx, cy, bx, by = boxes[w, k, 0], boxes[w, k, 1], boxes[w, k, 2], boxes[w, k, 3]
                 if abs(pose[i, 0] - cx) < bx + reach and abs(pose[i, 1] - cy) < by + reach:

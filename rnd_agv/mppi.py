@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ._jit import njit
 from .clearance import HeldScan, base_command, footprint_gap, sees_behind, tile_points
 from .command import limit_rate
+from .kinematics import drive
 from .observation import ScanSpec
 from .pure_pursuit import path_ahead
 from .robot import RobotSpec
@@ -105,6 +106,7 @@ class MPPI:
                 cfg.reverse_weight,
             ]
         )
+        self._response = np.array(robot.response)
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:
@@ -141,8 +143,8 @@ class MPPI:
         scene = (
             base, np.asarray(vel_b, dtype=np.float64), low, high, rate, *self.robot.half_extents,
             tiles, packed, path_b, float(np.hypot(*(path_b[1] - path_b[0]))), behind,
-            self._weights, cfg.period_s, cfg.lag_s, cfg.margin_m, cfg.gap_cap_m, cfg.heading_m,
-            cfg.goal_tolerance_m,
+            self._weights, cfg.period_s, cfg.lag_s, self.robot.track_m,
+            self._response, cfg.margin_m, cfg.gap_cap_m, cfg.heading_m, cfg.goal_tolerance_m,
         )  # fmt: skip
         noise = self._rng.standard_normal((cfg.samples, 2, cfg.knots)) @ self._interpolate
         wanted = self._plan + noise.transpose(0, 2, 1) * self._sigma
@@ -163,7 +165,7 @@ class MPPI:
 @njit(cache=True)
 def _roll_out(  # type: ignore[no-untyped-def]
     wanted, base, vel, low, high, rate, hx, hy, tiles, packed, path, spacing, behind, weights, dt,
-    lag, margin, cap, heading_m, tolerance,
+    lag, track, response, margin, cap, heading_m, tolerance,
 ):  # fmt: skip
     """Commands after limits (K, T, 2), costs and collisions (K,) of wanted commands (K, T, 2)."""
     samples, steps = wanted.shape[0], wanted.shape[1]
@@ -175,7 +177,8 @@ def _roll_out(  # type: ignore[no-untyped-def]
     now = footprint_gap(0.0, 0.0, 0.0, hx, hy, tiles, packed, cap)
     limit = min(margin, now - 1e-3)  # a gap that is too small already must only not shrink
     for k in range(samples):
-        x, y, yaw, v, w, uv, uw = 0.0, 0.0, 0.0, vel[0], vel[1], base[0], base[1]
+        x, y, yaw, uv, uw = 0.0, 0.0, 0.0, base[0], base[1]
+        wl, wr = vel[0] - 0.5 * track * vel[1], vel[0] + 0.5 * track * vel[1]
         near, total, left, driving = 0, 0.0, 0.0, True
         for t in range(steps):
             dv = min(max(wanted[k, t, 0] - uv, -rate[0]), rate[0])
@@ -190,11 +193,10 @@ def _roll_out(  # type: ignore[no-untyped-def]
             if not driving:
                 continue
             total += weights[5] * ((dv / rate[0]) ** 2 + (dw / rate[1]) ** 2)
-            v += blend * (uv - v)
-            w += blend * (uw - w)
-            x += v * dt * math.cos(yaw + 0.5 * w * dt)
-            y += v * dt * math.sin(yaw + 0.5 * w * dt)
-            yaw += w * dt
+            x, y, yaw, wl, wr, v = drive(
+                x, y, yaw, wl, wr, uv - 0.5 * track * uw, uv + 0.5 * track * uw, blend, 1.0, 1.0,
+                track, response, dt,
+            )  # fmt: skip
             gap = footprint_gap(x, y, yaw, hx, hy, tiles, packed, cap)
             # the nearest path sample is found by walking from the last one
             d = (path[near, 0] - x) ** 2 + (path[near, 1] - y) ** 2

@@ -103,7 +103,10 @@ class Watch(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.num_timesteps:  # the update of the last rollout has been made
             model = self.model
-            act: Act = lambda obs: model.predict(obs, deterministic=True)[0]  # noqa: E731
+
+            def act(obs: NDArray[np.float32]) -> NDArray[np.float32]:
+                return model.predict(obs, deterministic=True)[0]
+
             self.stop = self.race.over(self.num_timesteps, act)
 
     def _on_step(self) -> bool:

@@ -25,6 +25,8 @@ CAPS = {
 }
 CORNER_M = 1.2
 """Start and goal lie this far from the walls of two opposite corners."""
+NEAREST_M = 2.0
+"""A random goal is at least this far away."""
 OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0, pose_waves=4)
 
 
@@ -58,10 +60,13 @@ class AgvFar(AgvTask):
     """Sparse goals 30 to 40 m away: one fixed layout and route, or a new one every episode."""
 
     def __init__(
-        self, size_m: float = 30.0, layouts: int = 1, first_layout: int = 0, **overrides: Any
-    ) -> None:
+        self, size_m: float = 30.0, layouts: int = 1, first_layout: int = 0, reach: float = 0.6,
+        **overrides: Any,
+    ) -> None:  # fmt: skip
         if layouts < 1:
             raise ValueError(f"layouts must be >= 1, got {layouts}")
+        if not 0 <= reach <= 1:
+            raise ValueError(f"reach must be in [0, 1], got {reach}")
         base = AgvConfig(
             observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5),
             beams=72,
@@ -74,6 +79,8 @@ class AgvFar(AgvTask):
             layouts,
             first_layout,
         )
+        self.reach = reach
+        """Random goals are at least this share of the largest straight distance away."""
         self._worlds: dict[int, worlds.World] = {}
 
     def world(self, layout: int) -> worlds.World:
@@ -93,6 +100,6 @@ class AgvFar(AgvTask):
         world = self.world(layout)
         points = world.free_points(rng, 16, self.robot.circumscribed_m + 0.1)
         gaps = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
-        a, b = np.unravel_index(np.argmax(gaps >= 0.6 * gaps.max()), gaps.shape)
+        a, b = rng.choice(np.argwhere(gaps >= max(self.reach * gaps.max(), NEAREST_M)))
         start = np.array([*points[a], rng.uniform(-np.pi, np.pi)])
         return Placement(world, start, points[b], layout=layout)
