@@ -131,9 +131,9 @@ SPARSE_PPO = PPOConfig(
     sil_coef=0.1, sil_batches=8, sil_horizon=4000, sil_cell_m=1.0, noise_correlation=0.7,
 )  # fmt: skip
 """Sparse scenes. Long rollouts of few environments and a large lambda: the goal is 700 steps away,
-and with lambda .95 its value comes nearer by 20 steps an update. An intrinsic discount of .995: with
-.99 the bonus of a far corner is not seen from where the way to it begins. Few large minibatches: more
-gradient steps commit the policy to one dead end before the goal is found."""
+and with lambda .95 its value comes nearer by 20 steps an update. An intrinsic discount of .995:
+with .99 the bonus of a far corner is not seen from where the way to it begins. Few large
+minibatches: more gradient steps commit the policy to one dead end before the goal is found."""
 
 DENSE_PPO = PPOConfig(
     num_steps=64, minibatch=2048, epochs=3, lr=3e-4, gamma=0.99, ent_coef=0.0, ext_coef=1.0,
