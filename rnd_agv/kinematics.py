@@ -179,16 +179,14 @@ def advance(
         close = 0
         for k in range(nboxes[w]):
             near_boxes[close] = k
-            close += (
-                abs(pose[i, 0] - boxes[w, k, 0]) < boxes[w, k, 2] + far
-                and abs(pose[i, 1] - boxes[w, k, 1]) < boxes[w, k, 3] + far
+            close += (abs(x0 - boxes[w, k, 0]) < boxes[w, k, 2] + far) & (
+                abs(y0 - boxes[w, k, 1]) < boxes[w, k, 3] + far
             )
         close_discs = 0
         for k in range(ndiscs[w]):
             near_discs[close_discs] = k
-            close_discs += (
-                abs(pose[i, 0] - discs[w, k, 0]) < discs[w, k, 2] + far
-                and abs(pose[i, 1] - discs[w, k, 1]) < discs[w, k, 2] + far
+            close_discs += (abs(x0 - discs[w, k, 0]) < discs[w, k, 2] + far) & (
+                abs(y0 - discs[w, k, 1]) < discs[w, k, 2] + far
             )
         for _ in range(substeps):
             x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
@@ -242,28 +240,41 @@ def touching(
     """
     hx, hy = half[0], half[1]
     reach = math.hypot(hx, hy) + margin
+    near = np.empty(boxes.shape[1] + discs.shape[1] + movers.shape[1], np.int64)
     for i in range(pose.shape[0]):
         px, py, yaw = pose[i, 0], pose[i, 1], pose[i, 2]
         c, s = math.cos(yaw), math.sin(yaw)
         v, turn, w = command[i, 0], command[i, 1], world[i]
         out[i, 0] = out[i, 1] = out[i, 2] = False
         nd, nb = ndiscs[w], nboxes[w]
-        for k in range(nb + nd + movers.shape[1]):
+        close = 0  # without branches: most obstacles are far off
+        for k in range(nb):
+            near[close] = k
+            close += (abs(px - boxes[w, k, 0]) < boxes[w, k, 2] + reach) & (
+                abs(py - boxes[w, k, 1]) < boxes[w, k, 3] + reach
+            )
+        for k in range(nd):
+            near[close] = nb + k
+            close += (abs(px - discs[w, k, 0]) < discs[w, k, 2] + reach) & (
+                abs(py - discs[w, k, 1]) < discs[w, k, 2] + reach
+            )
+        for k in range(movers.shape[1]):
+            near[close] = nb + nd + k
+            close += (
+                (movers[i, k, 2] > 0)
+                & (abs(px - movers[i, k, 0]) < movers[i, k, 2] + reach)
+                & (abs(py - movers[i, k, 1]) < movers[i, k, 2] + reach)
+            )
+        for k in near[:close]:
             if k < nb:
                 cx, cy, bx, by = boxes[w, k, 0], boxes[w, k, 1], boxes[w, k, 2], boxes[w, k, 3]
-                if abs(px - cx) >= bx + reach or abs(py - cy) >= by + reach:
-                    continue
                 gap, nx, ny, qx, qy = _box_gap(px, py, yaw, hx, hy, cx, cy, bx, by)
+            elif k < nb + nd:
+                cx, cy, r = discs[w, k - nb, 0], discs[w, k - nb, 1], discs[w, k - nb, 2]
+                gap, nx, ny, qx, qy = _disc_gap(px, py, yaw, hx, hy, cx, cy, r)
             else:
-                if k < nb + nd:
-                    cx, cy, r = discs[w, k - nb, 0], discs[w, k - nb, 1], discs[w, k - nb, 2]
-                else:
-                    j = k - nb - nd
-                    cx, cy, r = movers[i, j, 0], movers[i, j, 1], movers[i, j, 2]
-                    if r <= 0:
-                        continue
-                if abs(px - cx) >= r + reach or abs(py - cy) >= r + reach:
-                    continue
+                j = k - nb - nd
+                cx, cy, r = movers[i, j, 0], movers[i, j, 1], movers[i, j, 2]
                 gap, nx, ny, qx, qy = _disc_gap(px, py, yaw, hx, hy, cx, cy, r)
             if gap < margin:
                 out[i, 0 if k < nb + nd else 1] = True

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 COMMANDS = {
     "agv-paper": ("agv", "Four scenes of RND-AGV beside PPO, RND-PPO, count and ICM (4 core-h)."),
-    "agv-far": ("agv", "Sparse goals 30 to 40 m away (0.5 core-hours)."),
+    "agv-far": ("agv", "Sparse goals 30 to 40 m away (about 1 core-hour)."),
     "agv-warehouse": ("agv", "100 unseen warehouses beside classical planners (0.3 core-hours)."),
     "barn": ("agv", "BARN worlds x 10 runs beside classical planners."),
     "nav": ("nav", "Environment steps against Gymnasium's vector environments."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class AgvConfig:
     """What all AGV tasks share. Rewards not named here are zero: sparse is the default."""
 
     robot: str = "agv"
+    v_max: float | None = None
+    """Drive no faster than this, m/s; None: as fast as the robot can."""
     observation: ObservationConfig = ObservationConfig()
     beams: int = 180
     scan_range_m: float = 10.0
@@ -66,6 +68,8 @@ class AgvConfig:
     def __post_init__(self) -> None:
         if self.robot not in ROBOTS:
             raise ValueError(f"robot must be one of {sorted(ROBOTS)}, got {self.robot!r}")
+        if self.v_max is not None and not self.v_max > 0:
+            raise ValueError(f"v_max must be > 0 m/s or None, got {self.v_max}")
         if self.guide not in GUIDES:
             raise ValueError(f"guide must be one of {GUIDES}, got {self.guide!r}")
         if (self.guide != "none") != self.observation.guide:
@@ -145,6 +149,10 @@ class AgvTask:
     def __init__(self, config: AgvConfig) -> None:
         self.config = config
         self.robot = ROBOTS[config.robot]
+        if config.v_max is not None:
+            limits = self.robot.limits
+            slower = replace(limits, v_max=min(config.v_max, limits.v_max))
+            self.robot = replace(self.robot, limits=slower)
         self.scan: ScanSpec = full_circle(config.beams, config.scan_range_m)
         self._layers: dict[int, tuple[OccupancyGrid, Layers]] = {}
 

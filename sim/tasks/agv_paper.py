@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rnd_agv.guide import GuideConfig
 from rnd_agv.observation import ObservationConfig
 
 from .. import movers, worlds
@@ -25,6 +26,7 @@ CAPS = {
 }
 CORNER_M = 1.2
 """Start and goal lie this far from the walls of two opposite corners."""
+UNSEEN = ObservationConfig(sectors=36, max_range=6.0, frames=1, proximity_m=1.0, guide=True)
 NEAREST_M = 2.0
 """A random goal is at least this far away."""
 OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0, pose_waves=4)
@@ -57,7 +59,11 @@ class AgvPaper(AgvTask):
 
 
 class AgvFar(AgvTask):
-    """Sparse goals 30 to 40 m away: one fixed layout and route, or a new one every episode."""
+    """Sparse goals 30 to 40 m away: one fixed layout and route, or a new one every episode.
+
+    In one layout the policy knows its pose and nothing else; where layouts change, it is shown the
+    guide point of a map that grows with the scans (or of the floor plan, ``guide="known"``).
+    """
 
     def __init__(
         self, size_m: float = 30.0, layouts: int = 1, first_layout: int = 0, reach: float = 0.6,
@@ -68,10 +74,13 @@ class AgvFar(AgvTask):
         if not 0 <= reach <= 1:
             raise ValueError(f"reach must be in [0, 1], got {reach}")
         base = AgvConfig(
-            observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5),
-            beams=72,
+            observation=replace(OBSERVATION, pose_scale=20.0, pose_waves=5), beams=72,
             max_steps=4000,
-        )
+        )  # fmt: skip
+        if layouts > 1:
+            base = replace(
+                base, observation=UNSEEN, guide="built", guide_config=GuideConfig(resolution=0.2)
+            )
         super().__init__(replace(base, **overrides))
         self.name, self.size_m, self.layouts, self.first_layout = (
             "agv-far",

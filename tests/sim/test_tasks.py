@@ -230,3 +230,33 @@ def test_what_is_stale_survives_saving():
     assert same(run(env, actions(80, seed=6)), run(fresh, actions(80, seed=6)))
     with pytest.raises(ValueError, match="stale_steps >= 0"):
         make("agv-simple-static", stale_steps=-1)
+
+
+def test_a_robot_can_be_held_to_a_lower_speed():
+    task = make("agv-barn", v_max=0.7, layouts=2)
+    assert task.robot.limits.v_max == 0.7
+    env = BatchEnv(task, 2, "kinematic", 5)
+    env.reset()
+    full = np.tile(np.float32([1.0, 0.0]), (2, 1))
+    speeds = [(env.step(full), env.state.vel_b[:, 0].max())[1] for _ in range(20)]
+    assert 0.6 < max(speeds) <= 0.7 + 1e-6
+    # no faster than the robot can
+    assert make("agv-barn", v_max=9.0, layouts=2).robot.limits == make("agv-barn").robot.limits
+    with pytest.raises(ValueError, match="v_max must be > 0 m/s or None, got 0"):
+        make("agv-barn", v_max=0)
+
+
+def test_far_goals_in_new_layouts_are_far_or_anywhere():
+    def gaps(reach):
+        task = make("agv-far", layouts=5, reach=reach)
+        placed = [task.place(np.random.default_rng([reach > 0, k])) for k in range(12)]
+        assert len({p.layout for p in placed}) > 1
+        return [np.hypot(*(p.goal_w - p.start_w[:2])) for p in placed]
+
+    assert min(gaps(0.6)) > 12.0  # of a hall of 30 m
+    near = gaps(0.0)
+    assert 2.0 <= min(near) < 9.0 < max(near)
+    assert make("agv-far", layouts=5).config.guide == "built"
+    assert make("agv-far").config.guide == "none"
+    with pytest.raises(ValueError, match=r"reach must be in \[0, 1\], got 2"):
+        make("agv-far", reach=2)
