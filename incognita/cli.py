@@ -108,14 +108,13 @@ def evaluate_policy(
     from learning.policy_file import OnnxPolicy
 
     from .evaluate import evaluate
-    from .shipped import folder_of
+    from .shipped import folder_of, task_of
 
-    folder = folder_of(policy)
-    network = OnnxPolicy(folder)
-    recipe = _recipe(network.manifest["recipe"]["name"])
+    network = OnnxPolicy(folder_of(policy))
+    task = task_of(network.manifest)
     if tier not in ("mujoco", "kinematic"):
         raise typer.BadParameter(f"must be mujoco or kinematic, got {tier!r}", param_hint="--tier")
-    outcome = evaluate(recipe.make_task(evaluation=True), network, episodes, tier=tier, seed=seed)  # type: ignore[arg-type]
+    outcome = evaluate(task, network, episodes, tier=tier, seed=seed)  # type: ignore[arg-type]
     emit({"policy": str(policy), "tier": tier, "seed": seed} | outcome.summary(), json_file)
 
 

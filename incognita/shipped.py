@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from learning.policy_file import verify_policy
+from rnd_agv.observation import ObservationConfig
+from sim.tasks import AgvTask, make
 
 SHIPPED = Path(__file__).resolve().parent / "policies"
 
@@ -43,3 +45,30 @@ def shipped() -> dict[str, Any]:
             "evaluation": manifest["evaluation"],
         }
     return out
+
+
+def fitted(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Task options that a policy file asks for: what it sees and how fast it may drive.
+
+    They are the file's own and not those of today's recipe, which may have changed since.
+    """
+    return {
+        "observation": ObservationConfig(**manifest["observation"]["config"]),
+        "v_max": manifest["action"]["limits"]["v_max"],
+    }
+
+
+def task_of(manifest: dict[str, Any]) -> AgvTask:
+    """The task that a policy was trained for, as evaluated.
+
+    Raises:
+        ValueError: the manifest does not say which.
+    """
+    settings = manifest["recipe"].get("settings", {})
+    if "task" not in settings:
+        raise ValueError(
+            "policy must name its task under recipe.settings in its manifest, as those of "
+            f"`incognita train` do; got {sorted(manifest['recipe'])}"
+        )
+    options = {**settings["task_options"], **settings["eval_options"], **fitted(manifest)}
+    return make(settings["task"], **options)

@@ -28,7 +28,7 @@ from ..recipes import RECIPES, VARIANTS, Recipe, run
 from ..recipes.agv import SPARSE_PPO
 from ..recipes.train import machine
 from ..report import draw_curves
-from ..shipped import folder_of
+from ..shipped import fitted, folder_of
 from ..stats import bootstrap_interval, iqm, ratio_of_iqms
 
 SCENES = ("agv-simple-static", "agv-simple-dynamic", "agv-complex-static", "agv-complex-dynamic")
@@ -271,8 +271,12 @@ def agv_far(
         raise typer.Exit(1)
 
 
-def _driver(name: str) -> Any:
-    return Planner(name) if name in Planner.KINDS else OnnxPolicy(folder_of(name))
+def _driver(name: str) -> tuple[Any, dict[str, Any]]:
+    """A planner or policy by name, and the task options that it asks for."""
+    if name in Planner.KINDS:
+        return Planner(name), {}
+    policy = OnnxPolicy(folder_of(name))
+    return policy, fitted(policy.manifest)
 
 
 def agv_warehouse(
@@ -295,9 +299,11 @@ def agv_warehouse(
         "episodes": n,
         "tier": tier,
     }
-    task = RECIPES["agv-warehouse"].make_task(evaluation=True)
+    recipe = RECIPES["agv-warehouse"]
     for name in chosen:
-        result[name] = evaluate(task, _driver(name), n, tier=_tier(tier)).summary()
+        driver, fitting = _driver(name)
+        task = recipe.make_task(evaluation=True, **fitting)
+        result[name] = evaluate(task, driver, n, tier=_tier(tier)).summary()
         console.print(f"{name}: {result[name]}")
     mine = result[policy]
     result["targets"] = {"success": 0.90, "at_fault": 0.03, "path_ratio": 1.15}
@@ -325,10 +331,8 @@ def barn(
     options = {**recipe.task_options, **recipe.eval_options}
     for key in ("layouts", "first_layout"):
         options.pop(key, None)
-    task = EveryWorld(data=data, **options)
     options.pop("v_max", None)  # the classical planners drive as fast as they judge fit
-    unlimited = EveryWorld(data=data, **options)
-    worlds = len(task.names)
+    worlds = len(EveryWorld(data=data, **options).names)
     n = 4 if smoke else worlds * repeats
     result: dict[str, Any] = {
         "command": "bench barn",
@@ -339,8 +343,9 @@ def barn(
     }
     chosen = [policy, *(planners if planners is not None else ("dwa", "mppi", "pure-pursuit"))]
     for name in chosen:
-        driven = task if name == policy else unlimited
-        outcome = evaluate(driven, _driver(name), n, tier=_tier(tier), batch=100)
+        driver, fitting = _driver(name)
+        task = EveryWorld(data=data, **{**options, **fitting})
+        outcome = evaluate(task, driver, n, tier=_tier(tier), batch=100)
         scores = barn_scores(task, outcome)
         result[name] = outcome.summary() | {
             "score": float(scores.mean()),

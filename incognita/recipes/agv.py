@@ -90,9 +90,10 @@ class Recipe:
             out.append(Phase("fine-tune", tuned, steps, self.stop_success))
         return out
 
-    def make_task(self, evaluation: bool = False) -> AgvTask:
-        """The task as trained on, or as evaluated."""
-        return make(self.task, **{**self.task_options, **(self.eval_options if evaluation else {})})
+    def make_task(self, evaluation: bool = False, **options: Any) -> AgvTask:
+        """The task as trained on, or as evaluated; options go before the recipe's."""
+        mine = {**self.task_options, **(self.eval_options if evaluation else {})}
+        return make(self.task, **{**mine, **options})
 
     def make_env(self, tier: Tier | None = None, seed: int | None = None) -> BatchEnv:
         """The training environment."""

@@ -60,7 +60,9 @@ class AgvBarn(AgvTask):
     ) -> None:
         base = AgvConfig(
             robot="jackal",
-            observation=ObservationConfig(sectors=72, max_range=5.0, frames=1, guide=True),
+            observation=ObservationConfig(
+                sectors=72, max_range=5.0, frames=1, proximity_m=0.5, guide=True
+            ),
             beams=360, scan_range_m=10.0, max_steps=2000, goal_radius_m=1.0, guide="built",
             guide_config=GuideConfig(
                 resolution=0.1, lookahead_m=1.5, margin_m=0.05, soft_m=0.3, replan_steps=10
