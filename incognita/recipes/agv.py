@@ -179,15 +179,16 @@ RECIPES: dict[str, Recipe] = {
             "agv-barn", "agv-barn",
             "cross unmapped fields of cylinders fast; guide point from a map built on the way",
             task_options={
-                "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.04,
+                "progress_reward": 1.0, "contact_reward": -0.5, "time_reward": -0.06,
                 "smooth_reward": -0.01, "near_reward": -0.1, "near_m": 0.15, "goal_reward": 5.0,
                 "layouts": 150, "max_steps": 600, "terminal_collision": True,
-                "collision_reward": -8.0, "guide": "known",
+                "collision_reward": -8.0, "guide": "known", "v_max": 1.3,
             },
             eval_options={
                 "max_steps": 2000, "guide": "built", "first_layout": 100_000, "layouts": 100_000,
             },
-            num_envs=256, steps=2_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
+            num_envs=256, steps=4_000_000, ppo=replace(DENSE_PPO, final_std=0.1),
+            randomization="training", clone_rounds=4, fine_tune_steps=400_000,
         ),
     )
 }  # fmt: skip
