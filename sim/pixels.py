@@ -31,6 +31,7 @@ GROUND = np.array([(92, 98, 96), (118, 124, 121), (198, 216, 232)], np.uint8)
 """RGB of the dark and the light floor tile, and of the sky."""
 TILE_M = 0.5
 """Side of a floor tile."""
+_DARK, _LIGHT, _SKY = (np.uint32(int(r) | int(g) << 8 | int(b) << 16) for r, g, b in GROUND)
 _NEAR = np.float32(1e-3)
 _SEAM = np.float32(4e-6)
 _TINY = np.float32(1e-12)
@@ -134,7 +135,12 @@ def draw(  # type: ignore[no-untyped-def]
     ix, iy = np.empty(columns, np.float32), np.empty(columns, np.float32)
     hit, what = np.empty(columns, np.float32), np.empty(columns, np.int32)
     top, bottom = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    paint, label = np.empty((columns, 3), np.uint8), np.empty(columns, np.int8)
+    paint, label = np.empty(columns, np.uint32), np.empty(columns, np.int8)
+    # colours of a row as words of red, green and blue from the lowest byte up, and packed
+    colour = np.zeros(-(-columns // 4) * 4, np.uint32)
+    words = np.empty(3 * (len(colour) // 4), np.uint32)
+    packed, lines = words.view(np.uint8), rgb.reshape(rgb.shape[0], rows, 3 * columns)
+    dark, light, skies = _DARK, _LIGHT, _SKY
     tile = np.float32(1 / TILE_M)
     for n in range(rgb.shape[0]):
         x, y, yaw, w = pose_w[n, 0], pose_w[n, 1], pose_w[n, 2], world_id[n]
@@ -205,9 +211,10 @@ def draw(  # type: ignore[no-untyped-def]
                 else:
                     label[b] = mover_labels[n, k - fixed]
                     nx = abs(x + hit[b] * dx[b] - movers[n, k - fixed, 0]) / movers[n, k - fixed, 2]
-            light = 0.72 + 0.28 * min(nx, 1.0)
+            lit = 0.72 + 0.28 * min(nx, 1.0)
+            paint[b] = np.uint32(0)
             for i in range(3):
-                paint[b, i] = np.uint8(PALETTE[label[b], i] * light)
+                paint[b] |= np.uint32(PALETTE[label[b], i] * lit) << np.uint32(8 * i)
         for row in range(rows):
             at = np.float32(row + 0.5)
             down = at - np.float32(0.5 * rows)
@@ -215,19 +222,23 @@ def draw(  # type: ignore[no-untyped-def]
             ground = np.float32(z_m * focal_px) / max(down, _TINY)
             reached = down > 0 and ground < max_m
             x_tile, y_tile = np.float32(x) * tile, np.float32(y) * tile
+            step = ground * tile
             for b in range(columns):
-                wall = (at >= top[b]) and (at < bottom[b]) and (what[b] >= 0)
-                if wall:
-                    for i in range(3):
-                        rgb[n, row, b, i] = paint[b, i]
-                elif reached:
-                    fx = int(np.floor(x_tile + ground * dx[b] * tile))
-                    fy = int(np.floor(y_tile + ground * dy[b] * tile))
-                    for i in range(3):
-                        rgb[n, row, b, i] = GROUND[(fx + fy) & 1, i]
-                else:
-                    for i in range(3):
-                        rgb[n, row, b, i] = GROUND[2 if down <= 0 else 0, i]
+                ground_paint = skies if down <= 0 else dark
+                if reached:
+                    fx = np.int32(np.floor(x_tile + step * dx[b]))
+                    fy = np.int32(np.floor(y_tile + step * dy[b]))
+                    ground_paint = light if (fx + fy) & np.int32(1) else dark
+                wall = (at >= top[b]) and (at < bottom[b])
+                colour[b] = paint[b] if wall else ground_paint
+            for q in range(len(words) // 3):  # four pixels of 3 bytes fill three words
+                p0, p1 = colour[4 * q], colour[4 * q + 1]
+                p2, p3 = colour[4 * q + 2], colour[4 * q + 3]
+                words[3 * q] = p0 | (p1 << np.uint32(24))
+                words[3 * q + 1] = (p1 >> np.uint32(8)) | (p2 << np.uint32(16))
+                words[3 * q + 2] = (p2 >> np.uint32(16)) | (p3 << np.uint32(8))
+            for b in range(3 * columns):  # a loop: numba's slice assignment takes twice the rest
+                lines[n, row, b] = packed[b]
             if labels is not None:
                 for b in range(columns):
                     wall = (at >= top[b]) and (at < bottom[b]) and (what[b] >= 0)
