@@ -58,7 +58,7 @@ def run(
         raise FileExistsError(f"folder must be new, or say --resume; got {out}")
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2, default=str))
-    began = time.time()
+    began, revision = time.time(), git_revision()
     net, steps = warm_start, 0
     phases = recipe.phases()
     reached = _reached(out, len(phases)) if resume else 0
@@ -92,11 +92,11 @@ def run(
     assert net is not None  # there is always a phase
     result: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "steps": steps}
     result["train_wall_s"] = time.time() - began
+    task = recipe.make_task(evaluation=True)
     if eval_episodes:
-        task = recipe.make_task(evaluation=True)
         for tier in ("kinematic", "mujoco"):
             result[f"eval_{tier}"] = evaluate(task, net.act, eval_episodes, tier=tier).summary()
-    write_policy(out / "policy", net, recipe.make_task(evaluation=True), recipe, result)
+    write_policy(out / "policy", net, task, recipe, result, revision)
     (out / "result.json").write_text(json.dumps(result, indent=2))
     return result
 
@@ -174,13 +174,14 @@ def action_spec(task: AgvTask) -> dict[str, Any]:
 
 
 def write_policy(
-    folder: Path, net: ActorCritic, task: AgvTask, recipe: Recipe, evaluation: dict[str, Any]
-) -> None:
-    """Write the policy folder of a trained network."""
+    folder: Path, net: ActorCritic, task: AgvTask, recipe: Recipe, evaluation: dict[str, Any],
+    revision: str,
+) -> None:  # fmt: skip
+    """Write the policy folder of a network that was trained at this revision of the source."""
     save_policy(
         folder, net, observation=task.config.observation.spec(), action=action_spec(task),
         recipe={
-            "name": recipe.name, "git": git_revision(),
+            "name": recipe.name, "git": revision,
             "settings": json.loads(json.dumps(asdict(recipe), default=str)),
         },
         seeds=[recipe.seed], evaluation=evaluation, rate_hz=1 / CONTROL_DT,

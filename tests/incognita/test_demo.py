@@ -44,7 +44,7 @@ def policy(tmp_path_factory):
     task = tasks.make("agv-warehouse")
     net = ActorCritic(task.config.observation.dim, 2, (8,))
     folder = tmp_path_factory.mktemp("policy") / "policy"
-    write_policy(folder, net, task, RECIPES["agv-warehouse"], {})
+    write_policy(folder, net, task, RECIPES["agv-warehouse"], {}, "unknown")
     return folder
 
 
