@@ -89,7 +89,8 @@ class AgvFar(AgvTask):
             first_layout,
         )
         self.reach = reach
-        """Random goals are at least this share of the largest straight distance away."""
+        """Random goals are about this share of the largest straight distance away, or farther; with
+        0 at all distances, each scale as often as another."""
         self._worlds: dict[int, worlds.World] = {}
 
     def world(self, layout: int) -> worlds.World:
@@ -109,6 +110,8 @@ class AgvFar(AgvTask):
         world = self.world(layout)
         points = world.free_points(rng, 16, self.robot.circumscribed_m + 0.1)
         gaps = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
-        a, b = rng.choice(np.argwhere(gaps >= max(self.reach * gaps.max(), NEAREST_M)))
+        nearest = max(self.reach * gaps.max(), NEAREST_M)
+        wanted = nearest * (gaps.max() / nearest) ** rng.random()
+        a, b = np.unravel_index(np.argmin(np.abs(gaps - wanted)), gaps.shape)
         start = np.array([*points[a], rng.uniform(-np.pi, np.pi)])
         return Placement(world, start, points[b], layout=layout)
