@@ -228,7 +228,7 @@ def far_recipes(seeds: int) -> dict[str, Recipe]:
         )  # fmt: skip
         jobs |= {f"fixed-{size:.0f}-{seed}": replace(fixed, seed=seed) for seed in range(seeds)}
     unseen = replace(
-        base, name="agv-far-unseen", num_envs=64, steps=10_000_000, ppo=GUIDED_PPO,
+        base, name="agv-far-unseen", num_envs=64, steps=3_000_000, ppo=GUIDED_PPO,
         bonus="count-episodic", bonus_options={"cell_m": 1.0, "entries_only": True},
         task="agv-far", stop_success=0.97,
         task_options={
@@ -258,10 +258,12 @@ def agv_far(
     for name, recipe in jobs.items():
         found = json.loads((runs / name / "result.json").read_text())
         result[name] = {
-            "steps_to_80": min(steps_to(runs / name, REACHED), recipe.steps),
+            "steps": found["steps"],
             "success_kinematic": found["eval_kinematic"]["success"],
             "success_mujoco": found["eval_mujoco"]["success"],
         }
+        if name.startswith("fixed"):  # elsewhere near goals end the first hundred episodes
+            result[name]["steps_to_80"] = min(steps_to(runs / name, REACHED), recipe.steps)
     result["targets"] = {"fixed": 0.9, "unseen": 0.8}
     result["passed"] = all(
         result[name]["success_mujoco"] >= result["targets"][name.split("-")[0]] for name in jobs
