@@ -173,7 +173,8 @@ RECIPES: dict[str, Recipe] = {
                 "max_steps": 800, "terminal_collision": True, "collision_reward": -12.0,
             },
             eval_options={"max_steps": 1200, "first_layout": 100_000, "layouts": 100_000},
-            num_envs=256, steps=8_000_000, ppo=DENSE_PPO, randomization="training", clone_rounds=4,
+            num_envs=256, steps=8_000_000, ppo=replace(DENSE_PPO, final_std=0.1),
+            randomization="training", clone_rounds=4, fine_tune_steps=400_000,
         ),
         Recipe(
             "agv-barn", "agv-barn",
