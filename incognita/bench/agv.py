@@ -210,7 +210,7 @@ def paper_row(runs: Path, scene: str, variant: str, seeds: int, budget: int) -> 
 
 
 GUIDED_PPO = replace(
-    SPARSE_PPO, num_steps=64, gamma=0.995, int_gamma=0.99, lam=0.95, hidden=(128, 128),
+    SPARSE_PPO, num_steps=64, int_gamma=0.99, lam=0.95, hidden=(128, 128),
     int_coef=0.2, sil_coef=0.0, lr_schedule="adaptive", target_kl=0.01,
 )  # fmt: skip
 """Far goals in layouts never seen: still sparse, but goals lie at all distances in training, so
