@@ -230,7 +230,7 @@ def far_recipes(seeds: int) -> dict[str, Recipe]:
             "guide": "built", "reach": 0.6, "max_steps": 4000, "stale_steps": 0,
             "first_layout": 100_000, "layouts": 100_000,
         },
-        num_envs=128, steps=3_000_000, fine_tune_steps=0,
+        num_envs=128, steps=2_000_000, fine_tune_steps=0,
         ppo=replace(DENSE_PPO, gamma=0.998, lam=0.97, final_std=0.1),
     )  # fmt: skip
     return jobs | {f"unseen-40-{seed}": replace(unseen, seed=seed) for seed in range(seeds)}
