@@ -736,7 +736,11 @@ def controls(
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        "incognita bench faults",
+        description="Faults thrown at the episode store, training and what is loaded: kills, "
+        "flipped bits, full disks, bad numbers, hostile files.",
+    )
     parser.add_argument("checks", nargs="*", help=f"of {', '.join(FULL)}; all by default")
     parser.add_argument("--smoke", action="store_true", help="small sizes, two minutes")
     parser.add_argument("--seed", type=int, default=int(os.environ.get("INCOGNITA_SEED", "0")))
