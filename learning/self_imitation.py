@@ -11,6 +11,7 @@ the standard deviation, which would collapse on replayed actions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from .vec_env import EnvSpec
 
 if TYPE_CHECKING:
     from .ppo import ActorCritic
+
+log = logging.getLogger(__name__)
 
 VALUE_WEIGHT = 1.0
 """beta of Eq. 1. The authors' 0.01 leaves the critic blind to the few successes there are: with 1
@@ -121,6 +124,9 @@ class SelfImitation:
         for t in range(len(reward) - 1, -1, -1):
             last = reward[t] + self.gamma * last
             returns[t] = last
+        if not bool(returns.isfinite().all()):
+            log.warning("a success whose return overflows float32 is not imitated")
+            return
         rows = (self._next + torch.arange(len(reward))) % self.capacity
         for kept, new in zip(self._kept, (obs, action, returns), strict=True):
             kept[rows] = new

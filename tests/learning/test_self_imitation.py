@@ -35,6 +35,13 @@ def test_only_successes_are_kept_with_returns_by_hand():
     assert kept(sil) == {0.0: 1 + 0.5 * 4, 10.0: 4.0}
 
 
+def test_a_success_whose_return_overflows_is_left_out_and_said(caplog):
+    sil = SelfImitation(SPEC, num_steps=2, gamma=0.99, capacity=10, horizon=10)
+    add(sil, 0, [[3e38, 1], [3e38, 1]], [[0, 0], [1, 1]], [[0, 0], [1, 1]], [[1, 1], [2, 2]])
+    assert kept(sil) == {1.0: pytest.approx(1.99), 11.0: 1.0}
+    assert "overflows" in caplog.text
+
+
 def test_an_episode_may_span_rollouts_and_keeps_its_last_steps():
     sil = SelfImitation(SPEC, num_steps=2, gamma=0.5, capacity=10, horizon=3)
     none = [[0, 0], [0, 0]]
