@@ -87,6 +87,32 @@ def _box_gap(px, py, yaw, hx, hy, cx, cy, bx, by):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
+def _near_boxes(x, y, reach, boxes, w, count, near):  # type: ignore[no-untyped-def]
+    """Write which boxes of world ``w`` may be within ``reach`` of a point; return how many.
+
+    Without branches: most obstacles are far off.
+    """
+    close = 0
+    for k in range(count):
+        near[close] = k
+        close += (abs(x - boxes[w, k, 0]) < boxes[w, k, 2] + reach) & (
+            abs(y - boxes[w, k, 1]) < boxes[w, k, 3] + reach
+        )
+    return close
+
+
+@njit(cache=True)
+def _near_discs(x, y, reach, discs, w, count, near, close, first):  # type: ignore[no-untyped-def]
+    """As :func:`_near_boxes` for discs: numbered from ``first``, behind the ``close`` there are."""
+    for k in range(count):
+        near[close] = first + k
+        close += (abs(x - discs[w, k, 0]) < discs[w, k, 2] + reach) & (
+            abs(y - discs[w, k, 1]) < discs[w, k, 2] + reach
+        )
+    return close
+
+
+@njit(cache=True)
 def _push(pose, i, gap, nx, ny, qx, qy, k2):  # type: ignore[no-untyped-def]
     """Move footprint ``i`` out by ``-gap``, turning by its lever arm; ``k2`` is inertia / mass."""
     arm = (qx - pose[i, 0]) * ny - (qy - pose[i, 1]) * nx
@@ -176,18 +202,8 @@ def advance(
         fastest = max(abs(left), abs(right), abs(wheels[i, 0]), abs(wheels[i, 1]))
         far = reach + _PUSH_M + dt * substeps * fastest * max(slip[i, 0], slip[i, 1])
         x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
-        close = 0
-        for k in range(nboxes[w]):
-            near_boxes[close] = k
-            close += (abs(x0 - boxes[w, k, 0]) < boxes[w, k, 2] + far) & (
-                abs(y0 - boxes[w, k, 1]) < boxes[w, k, 3] + far
-            )
-        close_discs = 0
-        for k in range(ndiscs[w]):
-            near_discs[close_discs] = k
-            close_discs += (abs(x0 - discs[w, k, 0]) < discs[w, k, 2] + far) & (
-                abs(y0 - discs[w, k, 1]) < discs[w, k, 2] + far
-            )
+        close = _near_boxes(x0, y0, far, boxes, w, nboxes[w], near_boxes)
+        close_discs = _near_discs(x0, y0, far, discs, w, ndiscs[w], near_discs, 0, 0)
         for _ in range(substeps):
             x0, y0, yaw0 = pose[i, 0], pose[i, 1], pose[i, 2]
             pose[i, 0], pose[i, 1], pose[i, 2], wheels[i, 0], wheels[i, 1], _ = drive(
@@ -247,24 +263,9 @@ def touching(
         v, turn, w = command[i, 0], command[i, 1], world[i]
         out[i, 0] = out[i, 1] = out[i, 2] = False
         nd, nb = ndiscs[w], nboxes[w]
-        close = 0  # without branches: most obstacles are far off
-        for k in range(nb):
-            near[close] = k
-            close += (abs(px - boxes[w, k, 0]) < boxes[w, k, 2] + reach) & (
-                abs(py - boxes[w, k, 1]) < boxes[w, k, 3] + reach
-            )
-        for k in range(nd):
-            near[close] = nb + k
-            close += (abs(px - discs[w, k, 0]) < discs[w, k, 2] + reach) & (
-                abs(py - discs[w, k, 1]) < discs[w, k, 2] + reach
-            )
-        for k in range(movers.shape[1]):
-            near[close] = nb + nd + k
-            close += (
-                (movers[i, k, 2] > 0)
-                & (abs(px - movers[i, k, 0]) < movers[i, k, 2] + reach)
-                & (abs(py - movers[i, k, 1]) < movers[i, k, 2] + reach)
-            )
+        close = _near_boxes(px, py, reach, boxes, w, nb, near)
+        close = _near_discs(px, py, reach, discs, w, nd, near, close, nb)
+        close = _near_discs(px, py, reach, movers, i, movers.shape[1], near, close, nb + nd)
         for k in near[:close]:
             if k < nb:
                 cx, cy, bx, by = boxes[w, k, 0], boxes[w, k, 1], boxes[w, k, 2], boxes[w, k, 3]
@@ -275,6 +276,8 @@ def touching(
             else:
                 j = k - nb - nd
                 cx, cy, r = movers[i, j, 0], movers[i, j, 1], movers[i, j, 2]
+                if r <= 0:
+                    continue
                 gap, nx, ny, qx, qy = _disc_gap(px, py, yaw, hx, hy, cx, cy, r)
             if gap < margin:
                 out[i, 0 if k < nb + nd else 1] = True

@@ -140,7 +140,6 @@ def draw(  # type: ignore[no-untyped-def]
     colour = np.zeros(-(-columns // 4) * 4, np.uint32)
     words = np.empty(3 * (len(colour) // 4), np.uint32)
     packed, lines = words.view(np.uint8), rgb.reshape(rgb.shape[0], rows, 3 * columns)
-    dark, light, skies = _DARK, _LIGHT, _SKY
     tile = np.float32(1 / TILE_M)
     for n in range(rgb.shape[0]):
         x, y, yaw, w = pose_w[n, 0], pose_w[n, 1], pose_w[n, 2], world_id[n]
@@ -211,10 +210,10 @@ def draw(  # type: ignore[no-untyped-def]
                 else:
                     label[b] = mover_labels[n, k - fixed]
                     nx = abs(x + hit[b] * dx[b] - movers[n, k - fixed, 0]) / movers[n, k - fixed, 2]
-            lit = 0.72 + 0.28 * min(nx, 1.0)
+            light = 0.72 + 0.28 * min(nx, 1.0)
             paint[b] = np.uint32(0)
             for i in range(3):
-                paint[b] |= np.uint32(PALETTE[label[b], i] * lit) << np.uint32(8 * i)
+                paint[b] |= np.uint32(PALETTE[label[b], i] * light) << np.uint32(8 * i)
         for row in range(rows):
             at = np.float32(row + 0.5)
             down = at - np.float32(0.5 * rows)
@@ -224,11 +223,11 @@ def draw(  # type: ignore[no-untyped-def]
             x_tile, y_tile = np.float32(x) * tile, np.float32(y) * tile
             step = ground * tile
             for b in range(columns):
-                ground_paint = skies if down <= 0 else dark
+                ground_paint = _SKY if down <= 0 else _DARK
                 if reached:
                     fx = np.int32(np.floor(x_tile + step * dx[b]))
                     fy = np.int32(np.floor(y_tile + step * dy[b]))
-                    ground_paint = light if (fx + fy) & np.int32(1) else dark
+                    ground_paint = _LIGHT if (fx + fy) & np.int32(1) else _DARK
                 wall = (at >= top[b]) and (at < bottom[b])
                 colour[b] = paint[b] if wall else ground_paint
             for q in range(len(words) // 3):  # four pixels of 3 bytes fill three words
@@ -241,10 +240,10 @@ def draw(  # type: ignore[no-untyped-def]
                 lines[n, row, b] = packed[b]
             if labels is not None:
                 for b in range(columns):
-                    wall = (at >= top[b]) and (at < bottom[b]) and (what[b] >= 0)
+                    wall = (at >= top[b]) and (at < bottom[b])
                     labels[n, row, b] = label[b] if wall else (FLOOR if down > 0 else SKY)
             if depth is not None:
                 for b in range(columns):
-                    wall = (at >= top[b]) and (at < bottom[b]) and (what[b] >= 0)
+                    wall = (at >= top[b]) and (at < bottom[b])
                     behind = min(ground, np.float32(max_m)) if down > 0 else np.float32(max_m)
                     depth[n, row, b] = hit[b] if wall else behind

@@ -295,9 +295,10 @@ def agv_warehouse(
         "tier": tier,
     }
     recipe = RECIPES["agv-warehouse"]
+    plain = recipe.make_task(evaluation=True)  # its layouts are made and mapped once for all
     for name in chosen:
         driver, fitting = _driver(name)
-        task = recipe.make_task(evaluation=True, **fitting)
+        task = recipe.make_task(evaluation=True, **fitting) if fitting else plain
         result[name] = evaluate(task, driver, n, tier=_tier(tier)).summary()
         console.print(f"{name}: {result[name]}")
     mine = result[policy]
@@ -324,9 +325,9 @@ def barn(
     """BARN worlds x 10 runs in our MuJoCo port (not the leaderboard), beside classical planners."""
     recipe = RECIPES["agv-barn"]
     options = {**recipe.task_options, **recipe.eval_options}
-    for key in ("layouts", "first_layout"):
+    # every given world; and the classical planners drive as fast as they judge fit
+    for key in ("layouts", "first_layout", "v_max"):
         options.pop(key, None)
-    options.pop("v_max", None)  # the classical planners drive as fast as they judge fit
     worlds = len(EveryWorld(data=data, **options).names)
     n = 4 if smoke else worlds * repeats
     result: dict[str, Any] = {

@@ -26,10 +26,12 @@ CAPS = {
 }
 CORNER_M = 1.2
 """Start and goal lie this far from the walls of two opposite corners."""
-UNSEEN = ObservationConfig(sectors=36, max_range=6.0, frames=1, proximity_m=1.0, guide=True)
 NEAREST_M = 2.0
 """A random goal is at least this far away."""
 OBSERVATION = ObservationConfig(sectors=24, frames=1, pose=True, pose_scale=10.0, pose_waves=4)
+"""In one known hall."""
+UNSEEN = ObservationConfig(sectors=36, max_range=6.0, frames=1, proximity_m=1.0, guide=True)
+"""Where layouts change: a pose would tell nothing."""
 
 
 class AgvPaper(AgvTask):
