@@ -118,8 +118,9 @@ class BatchEnv:
             pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
             frames=np.ones((n, f, s), np.float32), clearance_m=zero(n), last_command=zero((n, 2)),
             last_action=zero((n, 2)), action=zero((n, 2)), contact=zero((n, 3), bool),
-            cost_to_go=zero(n), last_cost_to_go=zero(n), stale=zero(n, np.int64),
-            guide_w=zero((n, 2)) if self.guide else None, t=zero(n, np.int64),
+            touches=zero(n, np.int64), cost_to_go=zero(n), last_cost_to_go=zero(n),
+            stale=zero(n, np.int64), guide_w=zero((n, 2)) if self.guide else None,
+            t=zero(n, np.int64),
         )  # fmt: skip
         self.at_fault = np.zeros(n, bool)
         self.collided = np.zeros(n, bool)
@@ -199,6 +200,7 @@ class BatchEnv:
         )  # fmt: skip
         self.at_fault |= s.contact[:, 2]
         self.collided |= self.task.collided(s)
+        s.touches += s.contact[:, 0] | s.contact[:, 1]
         dx, dy = (s.pose_w - before)[:, :2].T
         self.path_m += np.sqrt(dx * dx + dy * dy)
         self._localize(before)
@@ -357,7 +359,7 @@ class BatchEnv:
         )
         s.pose_w[rows] = s.seen_pose_w[rows] = self.backend.pose_w[rows]
         self.visited[rows] = NOWHERE
-        s.stale[rows] = 0
+        s.stale[rows] = s.touches[rows] = 0
         s.vel_b[rows] = s.last_command[rows] = s.last_action[rows] = s.action[rows] = 0.0
         s.contact[rows] = False
         s.t[rows] = 0
@@ -386,7 +388,8 @@ class BatchEnv:
     )  # fmt: skip
     _STATE = (
         "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
-        "last_action", "action", "contact", "cost_to_go", "last_cost_to_go", "stale", "t",
+        "last_action", "action", "contact", "touches", "cost_to_go", "last_cost_to_go", "stale",
+        "t",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

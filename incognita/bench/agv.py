@@ -216,7 +216,10 @@ def far_recipes(seeds: int) -> dict[str, Recipe]:
     for size in (30.0, 40.0):
         fixed = replace(
             base, name=f"agv-far-{size:.0f}", task="agv-far",
-            task_options={**base.task_options, "size_m": size},
+            task_options={**base.task_options, "size_m": size}, polish_ppo={"num_steps": 128},
+            polish_options={
+                **base.polish_options, "contact_reward": -0.01, "touch_reward": -0.5,
+            },
         )  # fmt: skip
         jobs |= {f"fixed-{size:.0f}-{seed}": replace(fixed, seed=seed) for seed in range(seeds)}
     sparse = {

@@ -41,11 +41,13 @@ class Recipe:
     polish_options: dict[str, Any] = field(default_factory=dict)
     """Parameters of the task changed in two last phases without bonus.
 
-    "tidy": contact slides on but costs ``contact_reward``, until ``tidy_until`` of the episodes
+    "tidy": contact slides on but has its price, until ``tidy_until`` of the episodes
     succeed without any; "polish": as evaluated. At once, a robot that has learned to slide along
     walls learns that standing still is safe, and forgets the goal. In both the action noise calms
     down: one that is trained with noise alone hits what it passes closely once the noise is gone.
     """
+    polish_ppo: dict[str, Any] = field(default_factory=dict)
+    """Settings of PPO changed in those two phases, beyond what calms it down."""
     polish_from: float = 0.8
     """Success rate of the last 100 episodes at which tidying begins."""
     tidy_until: float = 0.25
@@ -79,6 +81,7 @@ class Recipe:
                 self.ppo, sil_coef=0.0, ent_coef=0.0, final_std=0.15, minibatch=512, lam=0.97,
                 lr_schedule="adaptive", target_kl=0.01,
             )  # fmt: skip
+            calm = replace(calm, **self.polish_ppo)
             last = replace(last, ppo=calm)
             slide = {"terminal_collision": False, "collision_reward": 0.0}
             tidy = replace(last, task_options={**last.task_options, **slide})

@@ -37,6 +37,10 @@ class AgvConfig:
     """Paid once, when the robot's centre is within the radius."""
     contact_reward: float = -0.0005
     """Per step in contact with anything."""
+    touch_reward: float = 0.0
+    """Per step in contact, divided by how many of them the episode has had: the first touch costs
+    most. Unlike a cost per step it is no ruin for who slides along walls all the way, and still
+    tells one touch from none."""
     collision_reward: float = 0.0
     """Paid once where ``terminal_collision`` ends the episode."""
     progress_reward: float = 0.0
@@ -117,6 +121,8 @@ class State:
     """(N, frames, sectors) newest first, delay applied."""
     clearance_m: NDArray[np.float64]
     """(N,) least gap between footprint and returns of the newest scan, along the beams, m."""
+    touches: NDArray[np.int64]
+    """(N,) steps of the episode in contact with anything."""
     last_command: NDArray[np.float64]
     """(N, 2) last command sent."""
     last_action: NDArray[np.float64]
@@ -200,6 +206,8 @@ class AgvTask:
             "goal": c.goal_reward * success,
             "contact": c.contact_reward * hit,
         }
+        if c.touch_reward:
+            terms["touch"] = c.touch_reward * hit / np.maximum(state.touches, 1)
         if c.terminal_collision and c.collision_reward:
             terms["collision"] = c.collision_reward * (self.collided(state) & ~success)
         if c.progress_reward:

@@ -232,6 +232,18 @@ def test_what_is_stale_survives_saving():
         make("agv-simple-static", stale_steps=-1)
 
 
+@TIERS
+def test_a_touch_more_costs_less_and_less(tier):
+    env = BatchEnv(make("agv-simple-static", touch_reward=-1.0), 2, tier, 5)
+    env.reset()
+    ahead = np.tile(np.float32([1.0, 0.1]), (2, 1))
+    paid = np.array([env.step(ahead).terms["reward/touch"] for _ in range(300)])
+    for row in paid.T:
+        touches = row[row < 0]
+        assert len(touches) > 20, "it slides along a wall sooner or later"
+        np.testing.assert_allclose(touches, -1 / np.arange(1, len(touches) + 1))
+
+
 def test_a_robot_can_be_held_to_a_lower_speed():
     task = make("agv-barn", v_max=0.7, layouts=2)
     assert task.robot.limits.v_max == 0.7
