@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
 
-ROOMS = ("incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "ros_nodes")
+ROOMS = ("incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "ros_nodes")
 
 NODES = ("agv_planner", "guard", "sim_robot")
 """Executables of `ros2 run incognita <name>`, one file of that name in ros_nodes/ each."""

@@ -112,7 +112,11 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
     assert "No module named 'torch'" in run("import torch").stderr
 
 
-ROBOT = [*modules("rnd_agv"), "learning", "learning.policy_file", "learning.vec_env", "ros_nodes"]
+TOPONAV = [name for name in modules("toponav") if name != "toponav.meta"]  # trained with torch
+ROBOT = [
+    *modules("rnd_agv"), *TOPONAV, "learning", "learning.policy_file", "learning.vec_env",
+    "ros_nodes",
+]  # fmt: skip
 
 
 def test_the_robot_path_runs_on_the_base_alone() -> None:
@@ -134,7 +138,22 @@ assert "numba" not in sys.modules
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("room", ["curiosity", "episodes", "learning", "rnd_agv", "sim"])
+def test_exploring_works_without_numba() -> None:
+    code = """
+import numpy as np
+from toponav.explorers import Nearest
+from toponav.snapshot import Snapshot
+grid = np.full((12, 12), -1, np.int8)
+grid[4:8, 4:8] = 0
+view = Snapshot(grid, (4, 4), 5.0)
+assert Nearest().choose(view) >= 0 and view.frontiers.size.sum() == 12
+assert "numba" not in sys.modules
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("room", ["curiosity", "episodes", "learning", "rnd_agv", "sim", "toponav"])
 def test_training_rooms_need_no_extra_but_train(room: str) -> None:
     result = run(f"import {', '.join(modules(room))}", ["train"])
     assert result.returncode == 0, result.stderr

@@ -46,7 +46,7 @@ def names(text: str) -> frozenset[str]:
 
 
 GROUND = names("curiosity episodes")
-ISLANDS = GROUND | names("learning rnd_agv")
+ISLANDS = GROUND | names("learning rnd_agv toponav")
 
 TABLE = {
     "curiosity": Room(packages=names("numpy torch")),
@@ -65,6 +65,12 @@ TABLE = {
         rooms=GROUND | {"learning"},
         packages=names("numpy cv2"),
         doors={"_jit.py": names("numba")},
+    ),
+    # As rnd_agv; torch only where the meta-controller is trained.
+    "toponav": Room(
+        rooms=GROUND | {"learning"},
+        packages=names("numpy cv2"),
+        doors={"_jit.py": names("numba"), "meta.py": names("torch")},
     ),
     "sim": Room(
         rooms=ISLANDS,

@@ -1,0 +1,1 @@
+"""TopoNav: explore an unknown place, build a topological map, choose where to go next."""
