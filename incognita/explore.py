@@ -1,17 +1,34 @@
-"""Explore a grid map with any explorer, and the tour of one who knows it all."""
+"""Explore a grid map or a world with any explorer, and the tour of one who knows it all."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from rnd_agv.command import action_from_command
+from rnd_agv.grid import OccupancyGrid, distance_m
+from rnd_agv.pure_pursuit import PurePursuit
+from rnd_agv.robot import RobotSpec
+from sim.backend import CONTROL_DT, SCAN_EVERY
+from sim.batch import BatchEnv, Tier
 from sim.dungeon import CELL_PX, LATTICE_PX, UNSEEN_PX, DungeonMap, DungeonRun
+from sim.randomization import NOMINAL, Randomization
+from sim.tasks.explore import Explore
+from sim.worlds import World
 from toponav import geodesic
+from toponav.exploration import Exploration, ExplorationConfig, Task
 from toponav.explorers import Explorer, tour
 from toponav.snapshot import Snapshot
+
+Disturb = Callable[[float, BatchEnv], None]
+Driver = Any
+"""A local planner of ``rnd_agv``: PurePursuit, DWA or MPPI."""
 
 REPLAN_PX = 24
 """A new decision is taken after this distance, or as soon as the target is no frontier any more."""
@@ -20,7 +37,7 @@ LIMIT_PX = 20_000
 
 
 @dataclass
-class Exploration:
+class GridWalk:
     """How one exploration went."""
 
     finished: bool
@@ -33,9 +50,9 @@ class Exploration:
 
 def explore(
     run: DungeonRun, explorer: Explorer, replan_px: float = REPLAN_PX, limit_px: float = LIMIT_PX
-) -> Exploration:
+) -> GridWalk:
     """Drive until the map is finished, nothing is left to drive to, or ``limit_px`` is used up."""
-    out = Exploration(False, 0.0)
+    out = GridWalk(False, 0.0)
     came_from = target = None
     while not run.finished and run.driven_px < limit_px:
         begun = time.perf_counter()
@@ -101,3 +118,102 @@ def _seen(world: DungeonMap, cell: NDArray[np.int64]) -> NDArray[np.bool_]:
     y, x = (cell + 0.5) * CELL_PX
     run = DungeonRun(DungeonMap(world.name, world.wall, (float(x), float(y))))
     return np.asarray(run.grid == 0).ravel()
+
+
+@dataclass
+class Walk:
+    """How the exploration of a world by a robot with a lidar went."""
+
+    mind: Exploration
+    time_s: float
+    coverage: float
+    """Share of the floor that the robot's disc can get to which was seen."""
+    curve: list[tuple[float, float]]
+    """Distance driven, m, and coverage, every 5 s."""
+    home_m: float
+    """How far from its start the robot ended."""
+    touched: bool
+    """Did the robot touch anything?"""
+
+
+def explore_world(
+    world: World, config: ExplorationConfig, explorer: Explorer | None = None, *,
+    drive: Callable[[RobotSpec], Driver] = PurePursuit,
+    start_w: ArrayLike | None = None, robot: str = "jackal", view_rad: float = 2 * np.pi,
+    limit_s: float = 3600.0, seed: int = 0, tier: Tier = "kinematic",
+    randomization: Randomization = NOMINAL, disturb: Disturb | None = None,
+) -> Walk:  # fmt: skip
+    """Explore a world with a simulated robot: sub-goals by ``toponav``, driven by pure pursuit.
+
+    Args:
+        view_rad: field of view of the lidar, ahead.
+        limit_s: the simulation ends here, whatever the exploration says.
+        disturb: called every step with the time and the environment, to push the robot about.
+    """
+    task = Explore(world, start_w, robot=robot, scan_range_m=config.range_m)
+    env = BatchEnv(task, 1, tier, seed, randomization)
+    env.reset()
+    mind, driver = Exploration(config, explorer), drive(task.robot)
+    angles, limits, s = task.scan.angles, task.robot.limits, env.state
+    blind = np.abs((angles + np.pi) % (2 * np.pi) - np.pi) > view_rad / 2 + 1e-6
+    floor = _floor(world, task.robot.circumscribed_m, config.resolution_m)
+    lidar_b = (task.robot.lidar_x_m, 0.0, 0.0)
+    start, touched, decided, curve = s.pose_w[0].copy(), False, -np.inf, []
+    decision = mind.decision
+    for step in range(int(limit_s / CONTROL_DT)):
+        t = step * CONTROL_DT
+        pose = s.seen_pose_w[0]
+        ranges = np.where(blind, np.nan, env.ranges[0])
+        if step % SCAN_EVERY == 0:
+            mind.observe(t, pose, ranges, angles, task.scan.range_max, lidar_b)
+        near = decision.target_w is not None and np.hypot(*(decision.target_w - pose[:2])) < 0.3
+        if t - decided >= (0.5 if near else 1.0):
+            decision, decided = mind.decide(t), t
+            if decision.target_w is not None:
+                s.goal_w[0] = decision.target_w
+        if step % 100 == 0:
+            curve.append((mind.driven_m, _seen_share(mind, floor)))
+        if decision.task == Task.DONE:
+            break
+        command = np.zeros(2)
+        if decision.target_w is not None:
+            assert env.guide is not None
+            ahead = np.where(blind, task.scan.range_max, env.ranges[0])
+            command = driver.act(
+                pose, s.vel_b[0], ahead, task.scan, env.guide.path(0, pose), decision.target_w
+            )
+        elif decision.task == Task.BACK_UP:
+            command = np.array([-0.15, 0.0])
+        elif decision.heading_w is not None:
+            off = (decision.heading_w - pose[2] + np.pi) % (2 * np.pi) - np.pi
+            command = np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
+        env.step(action_from_command(command[None], limits))
+        touched |= bool(s.contact[0, 0] | s.contact[0, 2])
+        if disturb is not None:
+            disturb(t, env)
+    return Walk(
+        mind, t, _seen_share(mind, floor), curve, float(np.hypot(*(s.pose_w[0] - start)[:2])),
+        touched,
+    )  # fmt: skip
+
+
+def _floor(world: World, radius_m: float, resolution: float) -> OccupancyGrid:
+    """Cells that the robot's disc can cover, free (0); all else occupied."""
+    grid = world.grid(resolution)
+    blocked = grid.inflate(radius_m, unknown=True)
+    count, label = cv2.connectedComponents((~blocked).astype(np.uint8), connectivity=4)
+    largest = 1 + np.bincount(label.ravel(), minlength=count)[1:].argmax()
+    covered = distance_m(label == largest, resolution) <= radius_m
+    grid.data[:] = np.where(covered & (grid.data == 0), 0, 100)
+    return grid
+
+
+def _seen_share(mind: Exploration, floor: OccupancyGrid) -> float:
+    assert mind.map is not None
+    cells = np.argwhere(floor.data == 0)
+    points = floor.centre(cells[:, 0], cells[:, 1])
+    at = np.floor((points - mind.map.origin_w) / mind.map.resolution).astype(int)
+    height, width = mind.map.data.shape
+    inside = ((at >= 0) & (at < (width, height))).all(axis=1)
+    x, y = at[inside].T
+    return float((mind.map.data[y, x] == 0).sum() / len(points))

@@ -45,6 +45,12 @@ def command_from_action(action: NDArray[np.floating], limits: CommandLimits) -> 
     return out
 
 
+def action_from_command(command: NDArray[np.float64], limits: CommandLimits) -> NDArray[np.float32]:
+    """(N, 2) actions that :func:`command_from_action` makes these commands of, m/s and rad/s."""
+    v = 2 * (command[:, 0] - limits.v_min) / (limits.v_max - limits.v_min) - 1
+    return np.stack([v, command[:, 1] / limits.w_max], axis=1).astype(np.float32)
+
+
 @njit(cache=True)
 def _scale(action, v_min, v_max, w_max, out):  # type: ignore[no-untyped-def]
     for i in range(len(action)):

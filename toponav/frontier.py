@@ -2,7 +2,8 @@
 
 A cell is a frontier if it is free, can be reached, and one of its four neighbours is unknown.
 Frontier cells that touch form a cluster; a long one is cut into pieces, each a candidate of its
-own. A piece is driven to at one of its own cells, so that a target can always be reached.
+own. A piece is driven to at one of its own cells or at a cell near it, so that a target can always
+be reached.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Frontiers:
 
     cell: NDArray[np.int64]
     """(K, 2) iy, ix: the member nearest to the middle of the piece."""
+    lookout: NDArray[np.int64]
+    """(K, 2) where the robot drives to see it: ``cell``, or near it where that is too narrow."""
     size: NDArray[np.int64]
     """(K,) cells in the piece."""
     gain: NDArray[np.float32]
@@ -29,16 +32,23 @@ class Frontiers:
     def __len__(self) -> int:
         return len(self.size)
 
+    def where(self, kept: NDArray[np.bool_]) -> Frontiers:
+        """Those of a mask (K,)."""
+        return Frontiers(self.cell[kept], self.lookout[kept], self.size[kept], self.gain[kept])
+
 
 def find(
-    grid: NDArray[np.int8], reachable: NDArray[np.bool_], sensor_cells: float,
-    piece_cells: int = 24, min_cells: int = 1,
-) -> Frontiers:  # fmt: skip
+    grid: NDArray[np.int8],
+    reachable: NDArray[np.bool_],
+    sensor_cells: float,
+    piece_cells: int = 24,
+    min_cells: int = 1,
+) -> Frontiers:
     """The frontiers of a map.
 
     Args:
         grid: (H, W) -1 unknown, 0 free, 100 occupied.
-        reachable: (H, W) free cells that the robot can get to.
+        reachable: (H, W) cells at which a frontier counts.
         sensor_cells: range of the sensor, cells.
         piece_cells: longer clusters are cut, about this long.
         min_cells: smaller clusters are left out.
@@ -47,7 +57,7 @@ def find(
     cell, size = _pieces(edge, piece_cells, min_cells)
     gain = np.zeros(len(cell), np.float32)
     _gains(grid, cell, float(sensor_cells), gain)
-    return Frontiers(cell, size, gain)
+    return Frontiers(cell, cell, size, gain)
 
 
 @njit(cache=True, nogil=True)

@@ -36,19 +36,22 @@ def distances(free: NDArray[np.bool_], source: tuple[int, int]) -> NDArray[np.fl
 def costs(free: NDArray[np.bool_], source: tuple[int, int]) -> NDArray[np.int32]:
     """As :func:`distances` in twelfths of a cell; -1 where there is no way."""
     height, width = free.shape
-    iy, ix = int(source[0]), int(source[1])
-    if not (0 <= iy < height and 0 <= ix < width):
+    if not (0 <= source[0] < height and 0 <= source[1] < width):
         raise ValueError(f"source must be within (0..{height - 1}, 0..{width - 1}), got {source}")
-    padded = np.zeros((height + 2, width + 2), np.bool_)
-    padded[1:-1, 1:-1] = free
-    padded[iy + 1, ix + 1] = True
-    found: NDArray[np.int32] = _field(padded, iy + 1, ix + 1)[1:-1, 1:-1]
+    return costs_from(free, np.array([source], np.int64))
+
+
+def costs_from(free: NDArray[np.bool_], sources: NDArray[np.int64]) -> NDArray[np.int32]:
+    """As :func:`costs` from the nearest of (S, 2) sources iy, ix, which lie inside."""
+    padded = np.pad(free, 1)
+    padded[sources[:, 0] + 1, sources[:, 1] + 1] = True
+    found: NDArray[np.int32] = _field(padded, sources + 1)[1:-1, 1:-1]
     return found
 
 
 @njit(cache=True, nogil=True)
-def _field(free, iy, ix):  # type: ignore[no-untyped-def]
-    """Costs from a cell over a grid with a border that is not free."""
+def _field(free, sources):  # type: ignore[no-untyped-def]
+    """Costs from cells over a grid with a border that is not free."""
     height, width = free.shape
     n = height * width
     open_, cost = free.ravel(), np.full(n, -1, np.int32)
@@ -57,10 +60,13 @@ def _field(free, iy, ix):  # type: ignore[no-untyped-def]
         step[k] = _DY[k] * width + _DX[k]
     # entries of the 18 buckets in use, as linked lists: a cell is entered again when it gets nearer
     head = np.full(DIAGONAL + 1, -1, np.int64)
-    cell, following = np.empty(8 * n, np.int32), np.empty(8 * n, np.int32)
-    used, waiting, now = 1, 1, 0
-    source = iy * width + ix
-    cell[0], following[0], head[0], cost[source] = source, -1, 0, 0
+    cell, following = np.empty(9 * n, np.int32), np.empty(9 * n, np.int32)
+    used, now = 0, 0
+    for iy, ix in sources:
+        cell[used], following[used], head[0] = iy * width + ix, head[0], used
+        cost[cell[used]] = 0
+        used += 1
+    waiting = used
     while waiting > 0:
         bucket = now % (DIAGONAL + 1)
         while head[bucket] >= 0:

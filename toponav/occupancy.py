@@ -57,9 +57,26 @@ class OccupancyMap:
         yx = np.asarray(cells, np.float64)
         return np.asarray(self.origin_w) + (yx[..., ::-1] + 0.5) * self.resolution
 
+    def grown(self, xy: ArrayLike, reach_m: float) -> OccupancyMap:
+        """This map, or a larger copy, so that all within ``reach_m`` of a point (2,) has cells."""
+        x, y = np.asarray(xy, np.float64)
+        height, width = self.data.shape
+        low = np.floor(([x, y] - np.asarray(self.origin_w) - reach_m) / self.resolution)
+        high = np.ceil(([x, y] - np.asarray(self.origin_w) + reach_m) / self.resolution)
+        before = np.maximum(-low, 0).astype(int)
+        after = np.maximum(high - (width, height), 0).astype(int)
+        if not (before.any() or after.any()):
+            return self
+        # by a quarter more than needed, in whole blocks of 8: it is not done at every scan
+        before, after = ((-(-side * 5 // 4) + 7) // 8 * 8 for side in (before, after))
+        data = np.pad(self.data, ((before[1], after[1]), (before[0], after[0])),
+                      constant_values=UNKNOWN)  # fmt: skip
+        origin = np.asarray(self.origin_w) - before * self.resolution
+        return OccupancyMap(data, self.resolution, (float(origin[0]), float(origin[1])))
+
     def integrate(
         self, pose_w: ArrayLike, ranges: ArrayLike, angles: ArrayLike, range_max: float,
-        behind: float = 0.25, forget: int = 20,
+        behind: float = 0.25, forget: int = 5,
     ) -> None:  # fmt: skip
         """Enter one scan: cells seen through lose ``forget`` percent, cells hit become 100.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,22 +28,36 @@ class Snapshot:
     came_from: tuple[int, int] | None = None
     """Cell that it was in a little while ago."""
     target: tuple[int, int] | None = None
-    """Cell that it has been driving to."""
+    """Cell of the frontier that it has been driving to."""
+    walk: NDArray[np.bool_] | None = None
+    """(H, W) cells that the robot fits into; None: all that are free."""
+    view_cells: float = 0.0
+    """A frontier that the robot does not fit to is seen from this near, along free cells."""
 
     @cached_property
     def cost(self) -> NDArray[np.int32]:
-        """(H, W) of :func:`geodesic.costs` from the robot over free cells."""
-        return geodesic.costs(self.grid == 0, self.at)
+        """(H, W) of :func:`geodesic.costs` from the robot."""
+        return geodesic.costs(self._open, self.at)
+
+    @property
+    def _open(self) -> NDArray[np.bool_]:
+        return self.grid == 0 if self.walk is None else self.walk
 
     @cached_property
     def frontiers(self) -> Frontiers:
-        """Those that can be reached."""
-        return find(self.grid, self.cost >= 0, self.sensor_cells)
+        """Those that can be reached, or seen from where the robot gets to."""
+        if self.walk is None:
+            return find(self.grid, self.cost >= 0, self.sensor_cells)
+        off = geodesic.costs_from(self.grid == 0, np.argwhere(self.cost >= 0))
+        near = (off >= 0) & (off <= self.view_cells * geodesic.STRAIGHT)
+        found = find(self.grid, near, self.sensor_cells)
+        lookout = [geodesic.path(off, (int(y), int(x)))[0] for y, x in found.cell]
+        return replace(found, lookout=np.array(lookout, np.int64).reshape(-1, 2))
 
     @cached_property
     def distance(self) -> NDArray[np.float32]:
-        """(K,) way to each frontier, cells."""
-        cell = self.frontiers.cell
+        """(K,) way to each lookout, cells."""
+        cell = self.frontiers.lookout
         return np.float32(1 / geodesic.STRAIGHT) * self.cost[cell[:, 0], cell[:, 1]].astype(
             np.float32
         )
@@ -59,8 +73,8 @@ class Snapshot:
 
     @cached_property
     def between(self) -> NDArray[np.float32]:
-        """(K, K) way between frontiers, cells."""
-        cell, free = self.frontiers.cell, self.grid == 0
+        """(K, K) way between lookouts, cells."""
+        cell, free = self.frontiers.lookout, self._open
         out = np.zeros((len(cell), len(cell)), np.float32)
         for k in range(len(cell) - 1):
             cost = geodesic.costs(free, (int(cell[k, 0]), int(cell[k, 1])))

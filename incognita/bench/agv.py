@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learning.policy_file import OnnxPolicy
 from learning.ppo import WINDOW
-from rnd_agv.command import CommandLimits
+from rnd_agv.command import action_from_command
 from rnd_agv.dwa import DWA
 from rnd_agv.mppi import MPPI
 from rnd_agv.observation import ScanSpec
@@ -70,13 +70,7 @@ class Planner:
             out[row] = planner.act(
                 s.seen_pose_w[row], s.vel_b[row], env.ranges[row], scan, path, s.goal_w[row]
             )
-        return to_action(out, env.robot.limits)
-
-
-def to_action(command: NDArray[np.float64], limits: CommandLimits) -> NDArray[np.float32]:
-    """(N, 2) commands as the (N, 2) actions in [-1, 1] that give them."""
-    v = 2 * (command[:, 0] - limits.v_min) / (limits.v_max - limits.v_min) - 1
-    return np.stack([v, command[:, 1] / limits.w_max], axis=1).astype(np.float32)
+        return action_from_command(out, env.robot.limits)
 
 
 def steps_to(folder: Path, level: float) -> float:

@@ -1,4 +1,4 @@
-"""Exploration of grid maps: classical explorers, tuned on one half, held against each other."""
+"""GridWalk of grid maps: classical explorers, tuned on one half, held against each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sim.dungeon import DungeonMap, DungeonRun, draw, load
 from toponav.explorers import Explorer, Nearest, NextBestView, Random, Tour, Utility
 
 from ..cli import JsonFile, console, emit
-from ..explore import Exploration, explore, omniscient
+from ..explore import GridWalk, explore, omniscient
 from ..recipes.train import machine
 from ..stats import bootstrap_interval
 
@@ -43,13 +43,13 @@ def halves(data: Path | None, limit: int | None) -> tuple[list[DungeonMap], list
     return tune[:limit], report[:limit]
 
 
-def drive(maps: Sequence[DungeonMap], explorer: Explorer, about: str) -> list[Exploration]:
+def drive(maps: Sequence[DungeonMap], explorer: Explorer, about: str) -> list[GridWalk]:
     """Explore every map, each afresh."""
     rows = track(maps, about, console=console, transient=True)
     return [explore(DungeonRun(one), explorer) for one in rows]
 
 
-def mean_px(runs: Sequence[Exploration]) -> float:
+def mean_px(runs: Sequence[GridWalk]) -> float:
     """Mean distance; a map left unfinished counts with what was driven on it."""
     return float(np.mean([run.driven_px for run in runs]))
 

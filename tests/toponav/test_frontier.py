@@ -70,7 +70,7 @@ def test_looking_through_an_obstacle_forgets_it():
     at = seen.cell((3.3, 1.25))
     assert seen.data[at] == 100
     for left in (80, 60, 40):
-        seen.integrate((1.25, 1.25, 0), [3.5], [0.0], 4.0)
+        seen.integrate((1.25, 1.25, 0), [3.5], [0.0], 4.0, forget=20)
         assert seen.data[at] == left
 
 
