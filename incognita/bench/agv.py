@@ -211,6 +211,7 @@ def far_recipes(seeds: int) -> dict[str, Recipe]:
         fixed = replace(
             base, name=f"agv-far-{size:.0f}", task="agv-far",
             task_options={**base.task_options, "size_m": size}, polish_ppo={"num_steps": 128},
+            polish_from=0.7, tidy_until=0.5,
             polish_options={
                 **base.polish_options, "contact_reward": -0.01, "touch_reward": -0.5,
             },
@@ -220,14 +221,16 @@ def far_recipes(seeds: int) -> dict[str, Recipe]:
         "size_m": 40.0, "layouts": 200, "guide": "known", "reach": 0.0, "max_steps": 2000,
         "stale_steps": 300, "terminal_collision": True, "collision_reward": -5.0,
     }  # fmt: skip
-    # far goals need what near ones teach; the guide follower's clone meets some of them at once
+    # far goals need what near ones teach; the guide follower's clone meets some of them at once.
+    # At last the map grows as in evaluation: the guide then leads into dead ends and at walls
     unseen = replace(
         RECIPES["agv-warehouse"], name="agv-far-unseen", task="agv-far", task_options=sparse,
         eval_options={
             "guide": "built", "reach": 0.6, "max_steps": 4000, "stale_steps": 0,
             "first_layout": 100_000, "layouts": 100_000,
         },
-        num_envs=128, steps=2_000_000, fine_tune_steps=0,
+        num_envs=128, steps=2_000_000, fine_tune_steps=500_000, fine_tune_tier="kinematic",
+        fine_tune_options={"guide": "built"},
         ppo=replace(DENSE_PPO, gamma=0.998, lam=0.97, final_std=0.1),
     )  # fmt: skip
     return jobs | {f"unseen-40-{seed}": replace(unseen, seed=seed) for seed in range(seeds)}

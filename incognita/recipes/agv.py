@@ -53,7 +53,11 @@ class Recipe:
     tidy_until: float = 0.25
     """Rate of successes without a collision at which polishing begins."""
     fine_tune_steps: int = 0
-    """Steps in tier M after those in tier K."""
+    """Steps of a last phase."""
+    fine_tune_tier: Tier = "mujoco"
+    """Tier of that phase."""
+    fine_tune_options: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the task changed in that phase."""
     stop_success: float = 1.01
     """Training ends early once the success rate of the last 100 episodes has reached this."""
     seed: int = 0
@@ -88,7 +92,9 @@ class Recipe:
             out.append(Phase("tidy", tidy, self.steps, self.tidy_until, "clean"))
             out.append(Phase("polish", last, self.steps, self.stop_success))
         if self.fine_tune_steps:
-            tuned = replace(last, tier="mujoco", num_envs=min(self.num_envs, 128))
+            options = {**last.task_options, **self.fine_tune_options}
+            tuned = replace(last, tier=self.fine_tune_tier, num_envs=min(self.num_envs, 128),
+                            task_options=options)  # fmt: skip
             steps = self.steps + self.fine_tune_steps
             out.append(Phase("fine-tune", tuned, steps, self.stop_success))
         return out
