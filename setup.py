@@ -8,7 +8,7 @@ VERSION = "0.1.0"
 
 ROOMS = ("incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "ros_nodes")
 
-NODES = ("agv_planner", "guard", "sim_robot")
+NODES = ("agv_planner", "guard", "sim_robot", "topo_explorer")
 """Executables of `ros2 run incognita <name>`, one file of that name in ros_nodes/ each."""
 
 # What a robot needs. Everything else is an extra, so that a robot installs in seconds.

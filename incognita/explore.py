@@ -163,9 +163,10 @@ def explore_world(
     for step in range(int(limit_s / CONTROL_DT)):
         t = step * CONTROL_DT
         pose = s.seen_pose_w[0]
-        ranges = np.where(blind, np.nan, env.ranges[0])
         if step % SCAN_EVERY == 0:
-            mind.observe(t, pose, ranges, angles, task.scan.range_max, lidar_b)
+            mind.observe(
+                t, pose, env.ranges[0, ~blind], angles[~blind], task.scan.range_max, lidar_b
+            )
         near = decision.target_w is not None and np.hypot(*(decision.target_w - pose[:2])) < 0.3
         if t - decided >= (0.5 if near else 1.0):
             decision, decided = mind.decide(t), t

@@ -51,19 +51,6 @@ class PlannerConfig:
     """No command while scan or odometry is older, s."""
 
 
-def compose(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pose (3,) ``b`` given in frame ``a``, in the frame that ``a`` is given in."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    yaw = np.arctan2(np.sin(a[2] + b[2]), np.cos(a[2] + b[2]))
-    return np.array([a[0] + c * b[0] - s * b[1], a[1] + s * b[0] + c * b[1], yaw])
-
-
-def inverse(a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The pose (3,) that undoes ``a``."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    return np.array([-c * a[0] - s * a[1], s * a[0] - c * a[1], -a[2]])
-
-
 class AgvPlanner(Node):
     """One policy call per control period while a goal is set and the sensors are fresh."""
 
@@ -128,7 +115,7 @@ class AgvPlanner(Node):
         try:
             pose = convert.pose_from_msg(msg.pose.pose)
             if self._odom is not None:
-                self._map_from_odom = compose(pose, inverse(self._odom[1]))
+                self._map_from_odom = convert.compose(pose, convert.inverse(self._odom[1]))
         except ValueError as error:
             self.get_logger().warning(f"pose: {error}", throttle_duration_sec=5.0)
 
@@ -150,7 +137,7 @@ class AgvPlanner(Node):
     def _pose(self) -> NDArray[np.float64] | None:
         if self._odom is None or self._map_from_odom is None:
             return None
-        return compose(self._map_from_odom, self._odom[1])
+        return convert.compose(self._map_from_odom, self._odom[1])
 
     def _tick(self) -> None:
         pose, now = self._pose(), time.monotonic()

@@ -20,6 +20,19 @@ MAX_BEAMS = 100_000
 """A longer scan is refused as malformed."""
 
 
+def compose(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pose (3,) ``b`` given in frame ``a``, in the frame that ``a`` is given in."""
+    c, s = np.cos(a[2]), np.sin(a[2])
+    yaw = np.arctan2(np.sin(a[2] + b[2]), np.cos(a[2] + b[2]))
+    return np.array([a[0] + c * b[0] - s * b[1], a[1] + s * b[0] + c * b[1], yaw])
+
+
+def inverse(a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The pose (3,) that undoes ``a``."""
+    c, s = np.cos(a[2]), np.sin(a[2])
+    return np.array([-c * a[0] - s * a[1], s * a[0] - c * a[1], -a[2]])
+
+
 def seconds(stamp: Any) -> float:
     """builtin_interfaces/Time -> s."""
     return float(stamp.sec) + 1e-9 * float(stamp.nanosec)
@@ -201,6 +214,30 @@ def msg_from_grid(grid: OccupancyGrid, time_s: float, frame: str = "map") -> Any
     _fill_pose(msg.info.origin, (*grid.origin_w, 0.0))
     msg.data = array("b", np.ascontiguousarray(grid.data, dtype=np.int8).tobytes())
     return msg
+
+
+def points_marker(
+    points_w: ArrayLike, time_s: float, frame: str, name: str = "frontiers", kind: int = 8
+) -> Any:
+    """Points (K, 2) m -> visualization_msgs/Marker: POINTS (8), or LINE_LIST (5) of pairs.
+
+    No points: a marker that deletes the one of that name.
+    """
+    from geometry_msgs.msg import Point
+    from visualization_msgs.msg import Marker
+
+    points = np.asarray(points_w, dtype=np.float64).reshape(-1, 2)
+    msg = Marker(ns=name, type=kind, action=Marker.ADD if len(points) else Marker.DELETE)
+    msg.header.stamp, msg.header.frame_id = stamp_from_seconds(time_s), frame
+    msg.pose.orientation.w = 1.0
+    msg.scale.x, msg.scale.y = (0.05, 0.0) if kind == Marker.LINE_LIST else (0.2, 0.2)
+    red, green, blue = _COLOURS.get(name, (1.0, 1.0, 1.0))
+    msg.color.r, msg.color.g, msg.color.b, msg.color.a = red, green, blue, 1.0
+    msg.points = [Point(x=x, y=y) for x, y in points.tolist()]
+    return msg
+
+
+_COLOURS = {"frontiers": (0.9, 0.35, 0.05), "nodes": (0.15, 0.4, 0.9), "edges": (0.4, 0.55, 0.8)}
 
 
 def bytes_of(data: Any) -> bytes:

@@ -55,6 +55,22 @@ COMMON = (
              ("guard.autoarm",), bool),
 )  # fmt: skip
 STAMPED = "cmd_vel as TwistStamped and not Twist"
+SIMULATED = (
+    Argument("cmd_vel_stamped", "true", STAMPED,
+             ("guard.cmd_vel_stamped", "sim_robot.cmd_vel_stamped"), bool),
+    Argument("tier", "mujoco", "mujoco or kinematic", ("sim_robot.tier",)),
+    Argument("seed", "0", "of the robot's start, goal and noise", ("sim_robot.seed",), int),
+    Argument("rtf", "1.0", "simulated seconds per second", ("sim_robot.real_time_factor",), float),
+    Argument("episodes", "", "folder of an episode store to record into", ("sim_robot.episodes",)),
+    Argument("camera_hz", "0.0", "pictures per simulated second", ("sim_robot.camera_hz",), float),
+)  # fmt: skip
+EXPLORING = (
+    Argument("folder", "maps", "where ~/save_map writes", ("topo_explorer.folder",)),
+    Argument("max_time_s", "3600.0", "for all of it, the way home included",
+             ("topo_explorer.max_time_s",), float),
+    Argument("autostart", "true", "explore at once", ("topo_explorer.autostart",), bool),
+)  # fmt: skip
+EXPLORE_CLOCKS = ("guard.use_sim_time", "agv_planner.use_sim_time", "topo_explorer.use_sim_time")
 SYSTEMS = {
     "agv": System(
         ("guard", "agv_planner"),
@@ -69,22 +85,36 @@ SYSTEMS = {
         ("sim_robot", "guard", "agv_planner"),
         (
             *COMMON,
-            Argument("cmd_vel_stamped", "true", STAMPED,
-                     ("guard.cmd_vel_stamped", "sim_robot.cmd_vel_stamped"), bool),
+            *SIMULATED,
             Argument("use_sim_time", "true", "follow the simulator's /clock",
                      ("guard.use_sim_time", "agv_planner.use_sim_time"), bool),
             Argument("world", "warehouse:100000", "warehouse:SEED, barn:SEED, map:FILE or a task",
                      ("sim_robot.world",)),
-            Argument("tier", "mujoco", "mujoco or kinematic", ("sim_robot.tier",)),
-            Argument("seed", "0", "of the robot's start, goal and noise", ("sim_robot.seed",), int),
-            Argument("rtf", "1.0", "simulated seconds per second",
-                     ("sim_robot.real_time_factor",), float),
-            Argument("episodes", "", "folder of an episode store to record into",
-                     ("sim_robot.episodes",)),
-            Argument("camera_hz", "0.0", "pictures per simulated second",
-                     ("sim_robot.camera_hz",), float),
             Argument("exit_when_done", "false", "end with the episode",
                      ("sim_robot.exit_when_done",), bool),
+        ),
+    ),
+    "explore": System(
+        ("guard", "agv_planner", "topo_explorer"),
+        (
+            *COMMON,
+            *EXPLORING,
+            Argument("cmd_vel_stamped", "true", STAMPED, ("guard.cmd_vel_stamped",), bool),
+            Argument("use_sim_time", "false", "follow /clock", EXPLORE_CLOCKS, bool),
+        ),
+    ),
+    "sim_explore": System(
+        ("sim_robot", "guard", "agv_planner", "topo_explorer"),
+        (
+            *COMMON,
+            *SIMULATED,
+            *EXPLORING,
+            Argument("use_sim_time", "true", "follow the simulator's /clock", EXPLORE_CLOCKS,
+                     bool),
+            Argument("world", "rooms:1", "rooms:SEED, maze:SEED, cave:SEED, map:FILE or a task",
+                     ("sim_robot.world",)),
+            Argument("publish_goal", "false", "the simulator's own goal too",
+                     ("sim_robot.publish_goal",), bool),
         ),
     ),
 }  # fmt: skip

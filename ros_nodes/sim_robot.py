@@ -30,24 +30,29 @@ except ImportError:
 
 from rnd_agv.kinematics import touching
 from sim import movers as moving
-from sim import tasks
+from sim import tasks, worlds
 from sim.backend import CONTROL_DT, SCAN_EVERY, Backend, Dynamics
 from sim.bank import WorldBank
 from sim.kinematic import Kinematic
 from sim.lidar import cast
 from sim.mujoco_batch import MujocoBatch
 from sim.noise import scan_noise
+from sim.tasks.explore import Explore
 
 from . import convert
 from .parameters import declare
 from .spin import run
 
+UNMAPPED: dict[str, Any] = {"rooms": worlds.rooms, "maze": worlds.maze, "cave": worlds.cave}
+"""Worlds to explore."""
 WATCHDOG_S = 0.25
 """A base without a command for this long stops by itself."""
 
 
 def task_of(world: str) -> tasks.AgvTask:
-    """The task that ``world`` names: warehouse:SEED, barn:SEED, map:FILE.yaml, or a task's name.
+    """The task that ``world`` names: KIND:SEED, map:FILE.yaml, or a task's name.
+
+    Kinds are warehouse and barn, and rooms, maze and cave for a robot that is given no goal.
 
     Raises:
         ValueError: none of these.
@@ -56,11 +61,14 @@ def task_of(world: str) -> tasks.AgvTask:
     kind, _, rest = world.partition(":")
     if kind in ("warehouse", "barn") and rest.isdecimal():
         return tasks.make(f"agv-{kind}", layouts=1, first_layout=int(rest))
+    if kind in UNMAPPED and rest.isdecimal():
+        return Explore(UNMAPPED[kind](seed=int(rest)))
     if kind == "map" and rest:
         return tasks.make("agv-ros-map", map_yaml=rest)
     if world in tasks.TASKS and world != "agv-ros-map":
         return tasks.make(world)
-    wanted = f"warehouse:SEED, barn:SEED, map:FILE.yaml or one of {sorted(tasks.TASKS)}"
+    kinds = ":SEED, ".join(("warehouse", "barn", *UNMAPPED))
+    wanted = f"{kinds}:SEED, map:FILE.yaml or one of {sorted(tasks.TASKS)}"
     raise ValueError(f"world must be {wanted}, got {world!r}")
 
 
@@ -196,7 +204,8 @@ class SimRobotConfig:
     """What is simulated and how it is wired."""
 
     world: str = "warehouse:100000"
-    """warehouse:SEED, barn:SEED, map:FILE.yaml (a map_server map), or the name of a task."""
+    """warehouse:SEED, barn:SEED, rooms:SEED, maze:SEED, cave:SEED, map:FILE.yaml (a map_server
+    map), or the name of a task."""
     tier: str = "mujoco"
     """mujoco (contacts) or kinematic."""
     namespaces: tuple[str, ...] = ("",)

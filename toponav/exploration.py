@@ -25,11 +25,16 @@ from numpy.typing import ArrayLike, NDArray
 from . import geodesic
 from .explorers import Explorer, Utility
 from .frontier import Frontiers, find
-from .occupancy import OCCUPIED, OccupancyMap
+from .graph import TopologicalMap
+from .occupancy import OCCUPIED, OCCUPIED_FROM, OccupancyMap
 from .snapshot import Snapshot
 
 MOVED_M, MOVED_RAD = 0.1, 0.3
 """Less is no motion."""
+ALL_ROUND_RAD = 2 * math.pi - 0.3
+"""A scan of this field of view shows no more for turning."""
+PLACE_M = 0.5
+"""The topological map is told where the robot is this often."""
 AIMED_RAD = 0.2
 """A heading this near is reached."""
 
@@ -101,7 +106,7 @@ class ExplorationConfig:
     back_s: float = 2.0
     """... for so long."""
     turns: int = 6
-    """Turns of 60 degrees before a robot that sees no way ends."""
+    """Turns of 60 degrees before a robot that sees no way, and not all round, ends."""
     max_time_s: float = math.inf
     """Time for all of it, the way home included."""
     speed_m_s: float = 0.3
@@ -168,6 +173,8 @@ class Exploration:
         self.paused = False
         self.home_w: NDArray[np.float64] | None = None
         """(3,) pose of the first scan."""
+        self.graph = TopologicalMap()
+        """Places driven to and the ways between them."""
         self.driven_m = 0.0
         self.decision = Decision(Task.EXPLORE)
         self.frontiers_w = np.zeros((0, 2))
@@ -175,13 +182,14 @@ class Exploration:
         self.given_up: list[NDArray[np.float64]] = []
         """Places (2,) given up for good."""
         self._pose_w = np.zeros(3)
+        self._placed_w: NDArray[np.float64] | None = None
         self._begun_s: float | None = None
         self._target: NDArray[np.float64] | None = None
         self._lookout_w = np.zeros(2)
         self._came_from: NDArray[np.float64] | None = None
         self._least_m, self._since_s = math.inf, 0.0
         self._failed: list[_Failed] = []
-        self._turned = 0
+        self._turned, self._all_round = 0, False
         self._heading: float | None = None
         self._stood_w, self._stood_s, self._back_until_s = np.zeros(3), 0.0, -math.inf
         self._homed = False
@@ -221,8 +229,13 @@ class Exploration:
         lidar = pose + (x * math.cos(turn) - y * math.sin(turn),
                         x * math.sin(turn) + y * math.cos(turn), yaw)  # fmt: skip
         self.map = self.map.grown(lidar[:2], c.range_m + 1.0)
+        beams = np.asarray(angles, np.float64)
+        self._all_round = bool(np.ptp(beams) > ALL_ROUND_RAD)
         limit = min(range_max, c.range_m)
         self.map.integrate(lidar, ranges, angles, limit)
+        if self._placed_w is None or np.hypot(*(pose - self._placed_w)[:2]) >= PLACE_M:
+            self.graph.observe(pose, np.diag([1e-4, 1e-4, 1e-4]), t_s, self._sees)
+            self._placed_w = pose
 
     def stop(self) -> None:
         """End it here and now."""
@@ -292,6 +305,7 @@ class Exploration:
         if self._target is not None:
             view.target = self._cell(self._target)
         self.frontiers_w = self._centre(view.frontiers.cell)
+        self._gains(view.frontiers)
         chosen = self.explorer.choose(view)
         target, lookout = self.frontiers_w[chosen], view.frontiers.lookout[chosen]
         if self._target is None or np.hypot(*(target - self._target)) > c.avoid_m:
@@ -311,7 +325,7 @@ class Exploration:
             if not there and t_s - self._since_s < c.patience_s:
                 return Decision(Task.TURN, heading_w=self._heading)
             self._heading = None
-        if self._turned < c.turns:
+        if self._turned < c.turns and not self._all_round:
             self._turned += 1
             self._heading, self._since_s = _wrap(yaw + math.pi / 3), t_s
             return Decision(Task.TURN, heading_w=self._heading)
@@ -363,11 +377,32 @@ class Exploration:
         view = Snapshot(grid, at, c.range_m / side, came, walk=walk, view_cells=c.view_m / side)
         return view, hope
 
+    def _gains(self, f: Frontiers) -> None:
+        """Tell each node what is unknown near it: of every frontier, to the nearest node."""
+        side = self.config.resolution_m * self.config.factor
+        for node in self.graph.nodes.values():
+            node.gain = 0.0
+        for xy, gain in zip(self.frontiers_w, f.gain, strict=True):
+            nearest = self.graph.nearest(xy)
+            if nearest is not None:
+                self.graph.nodes[nearest].gain += float(gain) * side**2
+
     def _wide(self, f: Frontiers) -> NDArray[np.bool_]:
         """(K,) frontiers that are wide enough and hide enough."""
         side = self.config.resolution_m * self.config.factor
         wide = f.size * side >= self.config.least_m
         return np.asarray(wide & (f.gain * side**2 >= self.config.least_m2))
+
+    def _sees(self, node: int) -> bool:
+        """Is nothing known to stand between the robot and a node of the graph?"""
+        assert self.map is not None
+        here, there = self._pose_w[:2], self.graph.nodes[node].pose_w[:2]
+        steps = int(np.hypot(*(there - here)) / self.map.resolution) + 2
+        line = here + np.linspace(0, 1, steps)[:, None] * (there - here)
+        x, y = ((line - self.map.origin_w) / self.map.resolution).astype(int).T
+        height, width = self.map.data.shape
+        inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        return bool(inside.all() and (self.map.data[y, x] < OCCUPIED_FROM).all())
 
     def _worth(self, f: Frontiers, t_s: float) -> NDArray[np.bool_]:
         """(K,) frontiers wide enough and not known to fail."""

@@ -37,9 +37,9 @@ class Explore(AgvTask):
         self.start_w = None if start_w is None else np.asarray(start_w, np.float64)
 
     def place(self, rng: np.random.Generator) -> Placement:
-        """The start, which is the first sub-goal too."""
+        """The start; the first sub-goal is just beside it."""
         start = self.start_w
         if start is None:
             point = self.world.free_points(rng, 1, self.robot.circumscribed_m + 0.1)[0]
             start = np.array([*point, rng.uniform(-np.pi, np.pi)])
-        return Placement(self.world, start, start[:2].copy())
+        return Placement(self.world, start, start[:2] + 0.01)

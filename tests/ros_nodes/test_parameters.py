@@ -63,6 +63,7 @@ def configs():
         "guard": "GuardNodeConfig",
         "agv_planner": "PlannerConfig",
         "sim_robot": "SimRobotConfig",
+        "topo_explorer": "ExplorerConfig",
     }
     return {k: getattr(importlib.import_module(f"ros_nodes.{k}"), v) for k, v in names.items()}
 

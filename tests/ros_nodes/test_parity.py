@@ -10,7 +10,7 @@ pytest.importorskip("mujoco", reason="the simulated robot needs mujoco")
 
 from rnd_agv.observation import build, sector_min  # noqa: E402
 from ros_nodes import convert  # noqa: E402
-from ros_nodes.agv_planner import compose, inverse  # noqa: E402
+from ros_nodes.convert import compose, inverse  # noqa: E402
 from ros_nodes.sim_robot import Fleet, task_of  # noqa: E402
 
 

@@ -16,8 +16,9 @@ CONFIG = ExplorationConfig(range_m=RANGE_M, turns=0, radius_m=0.25)
 class Robot:
     """A robot that is at once where it is sent to, and scans on the way."""
 
-    def __init__(self, world, pose, config=CONFIG):
+    def __init__(self, world, pose, config=CONFIG, view_rad=2 * np.pi):
         self.world, self.pose, self.t = world, np.array(pose, float), 0.0
+        self.view_rad = view_rad
         self.mind = Exploration(config, Nearest())
         self.look()
 
@@ -31,7 +32,8 @@ class Robot:
         return out[0]
 
     def look(self):
-        self.mind.observe(self.t, self.pose, self.scan(), ANGLES, RANGE_M)
+        seen = np.abs(ANGLES) <= self.view_rad / 2
+        self.mind.observe(self.t, self.pose, self.scan()[seen], ANGLES[seen], RANGE_M)
 
     def go(self, decision):
         """Follow a decision; its path must be free of walls."""
@@ -112,6 +114,9 @@ def test_a_robot_that_sees_no_way_turns_round_and_then_ends():
     config = ExplorationConfig(range_m=RANGE_M, turns=3)
     world = Draft(4.0, 4.0).world("room", 0)
     robot = Robot(world, (0.0, 0.0, 0.0), config)
+    assert robot.mind.decide(0.0).task == Task.DONE  # it sees all round: no need to turn
+    robot = Robot(world, (0.0, 0.0, 0.0), config, view_rad=3 * np.pi / 2)
+    robot.mind.map.data[:] = np.where(robot.mind.map.data == 0, 0, 100)  # nothing to see behind
     headings = []
     while (decision := robot.mind.decide(robot.t)).task == Task.TURN:
         headings.append(decision.heading_w)
