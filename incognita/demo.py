@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from episodes import Episode, EpisodeReader, EpisodeWriter, verify
+from rnd_agv.command import action_from_command
 from rnd_agv.policy import AgvPolicy
 from rnd_agv.robot import RobotSpec
 from ros_nodes.guard_core import DISARMED, GuardConfig, GuardCore
@@ -348,7 +348,7 @@ def drive_in_process(
             guard.on_command(planner.act(pose, vel, env.ranges[0], task.scan, stamp), now)
             sent = guard.tick(now)
             state.last_command[0] = sent  # the guard has limited its rate, or braked harder
-            env.step(_action(sent, robot))
+            env.step(action_from_command(sent[None], robot.limits))
             k += 1
             frames = {}
             if view is not None and k % shot_every == 1 % shot_every:
@@ -383,13 +383,6 @@ def drive_in_process(
     if view is not None:
         view.close()
     return outcome
-
-
-def _action(command: NDArray[np.float64], robot: RobotSpec) -> NDArray[np.float32]:
-    """(1, 2) action that :func:`rnd_agv.command.command_from_action` makes ``command`` of."""
-    limits = robot.limits
-    v = 2 * (command[0] - limits.v_min) / (limits.v_max - limits.v_min) - 1
-    return np.array([[v, command[1] / limits.w_max]], np.float32)
 
 
 def _sentence(drive: Drive) -> str:
