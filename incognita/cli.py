@@ -171,20 +171,38 @@ def policies(json_file: JsonFile = None) -> None:
 
 @app.command(epilog="Example: `incognita demo --map my_building.yaml`")
 def demo(
+    task: Annotated[
+        str, typer.Option(help="drive: cross a warehouse; explore: map an unknown floor.")
+    ] = "drive",
     map_yaml: Annotated[
         Path | None, typer.Option("--map", help="Your own map_server YAML.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Warehouse layout.")] = 100_001,
+    seed: Annotated[int | None, typer.Option(help="Layout of the warehouse or floor.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
     in_process: Annotated[
         bool, typer.Option("--in-process", help="No ROS: planner and guard in one process.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """A trained policy drives a MuJoCo robot across an unknown place via ROS 2; writes a report."""
+    """A MuJoCo robot crosses or explores an unknown place via ROS 2; writes a report."""
+    if task == "explore":
+        from .demo_explore import run_explore_demo
+
+        if map_yaml is not None:
+            raise typer.BadParameter("works with --task drive only", param_hint="--map")
+        found = run_explore_demo(
+            1 if seed is None else seed, out, in_process=in_process, console=console
+        )
+        emit(found, json_file)
+        if found["reason"] != "complete":
+            raise typer.Exit(1)
+        return
+    if task != "drive":
+        raise typer.BadParameter(f"must be drive or explore, got {task!r}", param_hint="--task")
     from .demo import run_demo
 
-    result = run_demo(map_yaml, seed, out, in_process=in_process, console=console)
+    layout = 100_001 if seed is None else seed
+    result = run_demo(map_yaml, layout, out, in_process=in_process, console=console)
     emit(result, json_file)
     if not result["reached"]:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -199,23 +199,32 @@ def _drive_nodes(
     log: Path,
     say: Say,
 ) -> None:
-    """Run simulator, guard and planner as nodes until the episode is over; Ctrl-C ends them all.
+    """Run simulator, guard and planner as nodes until the episode is over."""
+    arguments = {
+        "policy": policy, "world": world, "seed": seed, "tier": tier, "episodes": store,
+        "camera_hz": camera_hz, "autoarm": "true", "exit_when_done": "true", "rtf": 1,
+    }  # fmt: skip
+    say("starting simulator, guard and planner")
+    run_nodes("sim_agv", arguments, log, EPISODE_WALL_S, say, lambda: False)
 
-    They get a DDS domain of their own on this machine alone: the demo must never meet a robot.
+
+def run_nodes(
+    system: str, arguments: Mapping[str, object], log: Path, wall_s: float, say: Say,
+    done: Callable[[], bool],
+) -> None:  # fmt: skip
+    """Run a system of :mod:`ros_nodes.node_table` until it ends, is ``done`` or ``wall_s`` is over.
+
+    The nodes get a DDS domain of their own on this machine alone: a demo must never meet a robot.
+    Ctrl-C ends them all.
     """
     env = os.environ | {
         "ROS_DOMAIN_ID": str(1 + secrets.randbelow(100)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",  # killed processes leave no shared memory behind
     }
-    arguments = {
-        "policy": policy, "world": world, "seed": seed, "tier": tier, "episodes": store,
-        "camera_hz": camera_hz, "autoarm": "true", "exit_when_done": "true", "rtf": 1,
-    }  # fmt: skip
-    line = [sys.executable, "-m", "ros_nodes.bringup", "sim_agv"]
+    line = [sys.executable, "-m", "ros_nodes.bringup", system]
     line += [f"{name}:={value}" for name, value in arguments.items()]
-    deadline = time.monotonic() + EPISODE_WALL_S
-    say("starting simulator, guard and planner")
+    deadline = time.monotonic() + wall_s
     with log.open("ab") as file:
         start = file.tell()
         nodes = subprocess.Popen(
@@ -223,7 +232,7 @@ def _drive_nodes(
             start_new_session=True,
         )  # fmt: skip
         try:
-            while nodes.poll() is None and time.monotonic() < deadline:
+            while nodes.poll() is None and time.monotonic() < deadline and not done():
                 time.sleep(0.1)
                 if heard := _last_line(log, start):
                     say(heard)

@@ -156,7 +156,7 @@ def explore_world(
     mind, driver = Exploration(config, explorer), drive(task.robot)
     angles, limits, s = task.scan.angles, task.robot.limits, env.state
     blind = np.abs((angles + np.pi) % (2 * np.pi) - np.pi) > view_rad / 2 + 1e-6
-    floor = _floor(world, task.robot.circumscribed_m, config.resolution_m)
+    floor = floor_cells(world, task.robot, config.resolution_m)
     lidar_b = (task.robot.lidar_x_m, 0.0, 0.0)
     start, touched, decided, curve = s.pose_w[0].copy(), False, -np.inf, []
     decision = mind.decision
@@ -173,7 +173,7 @@ def explore_world(
             if decision.target_w is not None:
                 s.goal_w[0] = decision.target_w
         if step % 100 == 0:
-            curve.append((mind.driven_m, _seen_share(mind, floor)))
+            curve.append((mind.driven_m, seen_share(mind, floor)))
         if decision.task == Task.DONE:
             break
         command = np.zeros(2)
@@ -193,14 +193,14 @@ def explore_world(
         if disturb is not None:
             disturb(t, env)
     return Walk(
-        mind, t, _seen_share(mind, floor), curve, float(np.hypot(*(s.pose_w[0] - start)[:2])),
+        mind, t, seen_share(mind, floor), curve, float(np.hypot(*(s.pose_w[0] - start)[:2])),
         touched,
     )  # fmt: skip
 
 
-def _floor(world: World, radius_m: float, resolution: float) -> OccupancyGrid:
+def floor_cells(world: World, robot: RobotSpec, resolution: float) -> OccupancyGrid:
     """Cells that the robot's disc can cover, free (0); all else occupied."""
-    grid = world.grid(resolution)
+    grid, radius_m = world.grid(resolution), robot.circumscribed_m
     blocked = grid.inflate(radius_m, unknown=True)
     count, label = cv2.connectedComponents((~blocked).astype(np.uint8), connectivity=4)
     largest = 1 + np.bincount(label.ravel(), minlength=count)[1:].argmax()
@@ -209,7 +209,8 @@ def _floor(world: World, radius_m: float, resolution: float) -> OccupancyGrid:
     return grid
 
 
-def _seen_share(mind: Exploration, floor: OccupancyGrid) -> float:
+def seen_share(mind: Exploration, floor: OccupancyGrid) -> float:
+    """Share of the free cells of ``floor`` that the exploration has seen to be free."""
     assert mind.map is not None
     cells = np.argwhere(floor.data == 0)
     points = floor.centre(cells[:, 0], cells[:, 1])

@@ -66,6 +66,7 @@ SIMULATED = (
 )  # fmt: skip
 EXPLORING = (
     Argument("folder", "maps", "where ~/save_map writes", ("topo_explorer.folder",)),
+    Argument("save_at_end", "false", "do so when it is done", ("topo_explorer.save_at_end",), bool),
     Argument("max_time_s", "3600.0", "for all of it, the way home included",
              ("topo_explorer.max_time_s",), float),
     Argument("autostart", "true", "explore at once", ("topo_explorer.autostart",), bool),

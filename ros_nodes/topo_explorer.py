@@ -67,6 +67,8 @@ class ExplorerConfig:
     """Drive home at the end."""
     autostart: bool = True
     """Explore at once; else wait for ~/resume."""
+    save_at_end: bool = False
+    """Do as ~/save_map does once it is done."""
     folder: str = "maps"
     """Where ~/save_map writes exploration.yaml, .pgm, .json and .geojson."""
 
@@ -236,6 +238,8 @@ class TopoExplorer(Node):
         decision = self.mind.decide(time.monotonic())
         if decision.task == Task.DONE:
             self._stand()
+            if self.config.save_at_end:
+                self._save()
             return self._say(f"done: {self.mind.reason}")
         self._send(decision)
         reason = f": {self.mind.reason}" if self.mind.reason else ""

@@ -16,15 +16,19 @@ import torch
 from rich.console import Console
 
 from episodes import EpisodeReader, EpisodeWriter, verify
-from incognita import demo, demo_report
+from incognita import demo, demo_explore, demo_report
 from incognita.recipes import RECIPES
 from incognita.recipes.train import write_policy
 from incognita.shipped import folder_of, names
 from learning.ppo import ActorCritic
-from rnd_agv.command import command_from_action
+from rnd_agv.command import action_from_command, command_from_action
 from ros_nodes.spin import problem
 from sim import tasks, worlds
+from sim.batch import BatchEnv
 from sim.tasks import AgvRosMap
+from sim.tasks.explore import Explore
+from toponav.exploration import ExplorationConfig
+from toponav.explorers import Nearest
 
 MAP = """image: room.pgm
 resolution: 0.1
@@ -164,7 +168,7 @@ def test_longest_ways_come_first_and_are_the_nodes_own(room_yaml):
 def test_action_gives_the_command_back():
     robot = tasks.make("agv-warehouse").robot
     for command in ((0.0, 0.0), (1.5, -1.5), (-0.5, 0.7)):
-        action = demo._action(np.array(command), robot)
+        action = action_from_command(np.array([command]), robot.limits)
         assert command_from_action(action, robot.limits)[0] == pytest.approx(command, abs=1e-6)
 
 
@@ -271,3 +275,32 @@ def words_of(cmdline):
         return cmdline.read_bytes().decode(errors="replace")
     except OSError:
         return ""
+
+
+def test_an_exploration_is_reported_beside_a_classical_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_explore, "CLASSICAL", {"nearest frontier": Nearest()})
+    found = demo_explore.run_explore_demo(2, tmp_path, in_process=True, console=Console(quiet=True))
+    assert found["reason"] == "complete" and found["transport"] == "in-process"
+    assert found["coverage"] > 0.97 and found["home_m"] < 0.6
+    page = (tmp_path / "index.html").read_text()
+    assert "nearest frontier" in page and "nothing unknown was left to see" in page
+
+
+def test_a_growing_map_is_drawn_again_from_scans_and_poses():
+    world, config = worlds.rooms(2), ExplorationConfig()
+    env = BatchEnv(Explore(world), 1, "kinematic", 0)
+    env.reset()
+    rows = {"pose_w": [], "scan": [], "time_s": []}
+    for k in range(100):
+        rows["pose_w"].append(env.state.pose_w[0].copy())
+        rows["scan"].append(env.ranges[0].copy())
+        rows["time_s"].append(0.05 * k)
+        env.step(np.float32([[-0.2, 0.6]]))
+    arrays = {name: np.array(values) for name, values in rows.items()}
+    replay = demo_explore.replayed(SimpleNamespace(arrays=arrays), world, config)
+    seen = [share for _, share in replay.curve]
+    assert len(seen) == 6 and 0 < seen[0] < seen[-1] < 1 and seen == sorted(seen)
+    assert replay.curve[-1][0] > 0.3
+    first, last = replay.frames[0], replay.frames[-1]
+    white = [(frame == 255).all(axis=2).mean() for frame in (first, last)]
+    assert white[0] < white[1] and first.shape == last.shape and first.dtype == np.uint8
