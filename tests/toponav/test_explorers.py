@@ -81,3 +81,25 @@ def test_one_frontier_is_chosen_by_all(explorer):
     v = view()
     v.grid[6:15, 40:55] = 100
     assert explorer.choose(Snapshot(v.grid, v.at, 10.0)) == 0
+
+
+def slit(view_cells):
+    """A corridor of 5 cells that narrows to one; the robot needs three."""
+    grid = np.full((9, 30), 100, np.int8)
+    grid[2:7, 1:12] = 0
+    grid[4, 12:15] = 0
+    grid[4, 15] = -1
+    walk = np.zeros(grid.shape, bool)
+    walk[3:6, 2:11] = True
+    return Snapshot(grid, (4, 3), 8.0, walk=walk, view_cells=view_cells)
+
+
+def test_a_frontier_in_a_slit_is_seen_from_before_it():
+    view = slit(5.0)
+    assert view.frontiers.cell.tolist() == [[4, 14]]
+    assert view.frontiers.lookout.tolist() == [[4, 10]]
+    assert view.distance.tolist() == [7.0]  # to the lookout
+
+
+def test_a_frontier_too_deep_in_a_slit_does_not_count():
+    assert len(slit(3.0).frontiers) == 0

@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 import pytest
 
-from toponav.geodesic import DIAGONAL, STRAIGHT, costs, distances, path
+from toponav.geodesic import DIAGONAL, STRAIGHT, costs, costs_from, distances, path
 
 
 def dijkstra(free, source):
@@ -76,3 +76,12 @@ def test_a_source_outside_and_a_target_without_a_way_are_refused():
     cost = costs(np.array([[True, False, True]]), (0, 0))
     with pytest.raises(ValueError, match="target must be reachable"):
         path(cost, (0, 2))
+
+
+def test_from_several_sources_the_nearest_counts():
+    rng = np.random.default_rng(7)
+    free = rng.random((20, 25)) < 0.8
+    sources = np.argwhere(free)[::40]
+    single = np.array([costs(free, tuple(source)) for source in sources])
+    far = np.where(single < 0, 10**6, single).min(axis=0)
+    np.testing.assert_array_equal(costs_from(free, sources), np.where(far == 10**6, -1, far))
