@@ -112,9 +112,8 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
     assert "No module named 'torch'" in run("import torch").stderr
 
 
-TOPONAV = [name for name in modules("toponav") if name != "toponav.meta"]  # trained with torch
 ROBOT = [
-    *modules("rnd_agv"), *TOPONAV, "learning", "learning.policy_file", "learning.vec_env",
+    *modules("rnd_agv"), *modules("toponav"), "learning", "learning.policy_file", "learning.vec_env",
     "ros_nodes",
 ]  # fmt: skip
 

@@ -66,11 +66,10 @@ TABLE = {
         packages=names("numpy cv2"),
         doors={"_jit.py": names("numba")},
     ),
-    # As rnd_agv; torch only where the meta-controller is trained.
     "toponav": Room(
         rooms=GROUND | {"learning"},
         packages=names("numpy cv2"),
-        doors={"_jit.py": names("numba"), "meta.py": names("torch")},
+        doors={"_jit.py": names("numba")},
     ),
     "sim": Room(
         rooms=ISLANDS,
