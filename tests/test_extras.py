@@ -113,8 +113,8 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
 
 
 ROBOT = [
-    *modules("rnd_agv"), *modules("toponav"), "learning", "learning.policy_file", "learning.vec_env",
-    "ros_nodes",
+    *modules("rnd_agv"), *modules("toponav"), "learning", "learning.policy_file",
+    "learning.vec_env", "ros_nodes",
 ]  # fmt: skip
 
 
