@@ -48,7 +48,7 @@ def scans(world, poses, rng, sigma=0.01):
     return [scan_points(r, LIDAR.angles, LIDAR.range_max) for r in out]
 
 
-def drive(world, rng, length_m, step_m=0.25, turn=0.25):
+def drive(world, rng, length_m, step_m=0.35, turn=0.35):
     """(T, 3) poses of a robot that drives between random places, turning on the spot."""
     at, yaw, gone = world.free_points(rng, 1, 0.45)[0], 0.0, 0.0
     poses = [[*at, yaw]]
@@ -253,7 +253,7 @@ def test_a_corridor_is_uncertain_along_itself() -> None:
 def test_a_prior_decides_what_the_walls_leave_open() -> None:
     field = Field.of(walls(corridor(False)))
     prior = np.diag([0.05, 0.1, 0.05]) ** 2
-    m = match(corridor(False)[20:-20:3], field, (0.13, 0.13, 0.0), 0.5, 0.1, prior)
+    m = match(corridor(False)[20:-20:3], field, (0.13, 0.13, 0.0), 0.5, 0.1, prior=prior)
     assert m.pose[1] == pytest.approx(0, abs=0.01) and m.pose[0] == pytest.approx(0.13, abs=0.01)
     assert np.sqrt(m.cov[0, 0]) == pytest.approx(0.05, abs=0.015)
     assert np.sqrt(m.cov[1, 1]) < 0.04
@@ -399,14 +399,14 @@ def ask(loc, world, poses, rng):
 def test_a_kidnapped_robot_is_found(drove) -> None:
     rng = np.random.default_rng(11)
     right = 0
-    for poses in kidnaps(drove, rng, 5):
+    for poses in kidnaps(drove, rng, 4):
         found, true = ask(drove.localizer, drove.world, poses, rng)
         if found is not None:
             metres, degrees = off(found.pose, true)
             assert metres < 0.3 and degrees < 10  # "I do not know" is no answer, a wrong one is
             assert found.inliers >= 0.9 and found.node >= 0
             right += 1
-    assert right >= 4
+    assert right >= 3
 
 
 def test_a_robot_in_another_world_is_not_found(drove) -> None:
