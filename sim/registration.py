@@ -11,6 +11,7 @@ NAMES = {
     "AgvWarehouse": "agv-warehouse",
     "AgvBarn": "agv-barn",
     "AgvRosMap": "agv-ros-map",
+    "GoalReaching": "goal",
 }
 """Name of the id -> name of the task in :mod:`sim.tasks`."""
 

@@ -52,6 +52,8 @@ class Reason(enum.StrEnum):
     """The robot has no room to drive, not even after turning round."""
     STOPPED = "stopped"
     """The caller ended it."""
+    GOAL = "goal"
+    """The goal is reached, see :class:`toponav.goal.GoalSearch`."""
 
 
 class Task(enum.StrEnum):
@@ -65,6 +67,8 @@ class Task(enum.StrEnum):
     """Drive back a little, slowly, whatever the target: the robot has been standing."""
     RETURN = "return"
     """Drive along ``path_w`` to ``target_w``: home."""
+    GOAL = "goal"
+    """Drive along ``path_w`` to ``target_w``: the goal, over known floor."""
     DONE = "done"
     """Stand still: it is over, see ``Exploration.reason``."""
 
@@ -306,6 +310,7 @@ class Exploration:
             view.target = self._cell(self._target)
         self.frontiers_w = self._centre(view.frontiers.cell)
         self._gains(view.frontiers)
+        view.visits, view.fails = self._history()
         chosen = self.explorer.choose(view)
         target, lookout = self.frontiers_w[chosen], view.frontiers.lookout[chosen]
         if self._target is None or np.hypot(*(target - self._target)) > c.avoid_m:
@@ -386,6 +391,16 @@ class Exploration:
             nearest = self.graph.nearest(xy)
             if nearest is not None:
                 self.graph.nodes[nearest].gain += float(gain) * side**2
+
+    def _history(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(K,) visits of the place nearest to each of ``frontiers_w``, and (K,) failures there."""
+        visits, fails = np.zeros((2, len(self.frontiers_w)), np.int64)
+        for k, xy in enumerate(self.frontiers_w):
+            nearest = self.graph.nearest(xy)
+            visits[k] = 0 if nearest is None else self.graph.nodes[nearest].visits
+            near = [f for f in self._failed if np.hypot(*(f.xy - xy)) <= self.config.avoid_m]
+            fails[k] = sum(failed.count for failed in near)
+        return visits, fails
 
     def _wide(self, f: Frontiers) -> NDArray[np.bool_]:
         """(K,) frontiers that are wide enough and hide enough."""

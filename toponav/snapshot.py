@@ -33,6 +33,14 @@ class Snapshot:
     """(H, W) cells that the robot fits into; None: all that are free."""
     view_cells: float = 0.0
     """A frontier that the robot does not fit to is seen from this near, along free cells."""
+    hope: NDArray[np.bool_] | None = None
+    """(H, W) cells that the robot fits into or may, once they are seen; None: all not occupied."""
+    goal: tuple[int, int] | None = None
+    """Cell of the goal, where it is known."""
+    visits: NDArray[np.int64] | None = None
+    """(K,) visits of the place nearest to each frontier; None: none."""
+    fails: NDArray[np.int64] | None = None
+    """(K,) failures near each frontier; None: none."""
 
     @cached_property
     def cost(self) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ from .agv_barn import AgvBarn, barn_score
 from .agv_paper import AgvFar, AgvPaper
 from .agv_ros_map import AgvRosMap
 from .agv_warehouse import TEST_LAYOUTS, AgvWarehouse
+from .goal import GoalReaching
 
 TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-simple-static": partial(AgvPaper, "simple", False),
@@ -21,6 +22,7 @@ TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-warehouse": AgvWarehouse,
     "agv-barn": AgvBarn,
     "agv-ros-map": AgvRosMap,
+    "goal": GoalReaching,
 }
 
 
@@ -37,5 +39,5 @@ def make(name: str, **overrides: Any) -> AgvTask:
 
 __all__ = [
     "TASKS", "TEST_LAYOUTS", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap", "AgvTask",
-    "AgvWarehouse", "Placement", "State", "barn_score", "make",
+    "AgvWarehouse", "GoalReaching", "Placement", "State", "barn_score", "make",
 ]  # fmt: skip

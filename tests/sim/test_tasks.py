@@ -19,6 +19,7 @@ SHORT = 12
 OPTIONS = {
     "agv-warehouse": {"layouts": 2, "progress_reward": 1.0},
     "agv-barn": {"layouts": 2, "progress_reward": 1.0, "near_reward": -0.1},
+    "goal": {"layouts": 2},
     "agv-ros-map": {"map_yaml": worlds.hall(12.0, "simple"), "people": 2},
 }
 EACH = pytest.mark.parametrize("name", sorted(TASKS))
