@@ -12,9 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from rnd_agv.grid import OccupancyGrid
 from rnd_agv.planner import astar, nearest_free
 
-LABELS = ("wall", "shelf", "pallet", "crate", "pillar", "rock", "person", "agv")
+LABELS = (
+    "wall", "shelf", "pallet", "crate", "pillar", "rock", "person", "agv",
+    "desk", "printer", "plant", "table", "fridge", "sink", "toilet", "extinguisher", "workbench",
+    "cabinet",
+)  # fmt: skip
 """Class names of obstacles; a label is an index into them, -1 is no obstacle."""
-WALL, SHELF, PALLET, CRATE, PILLAR, ROCK, PERSON, AGV_LABEL = range(len(LABELS))
+WALL, SHELF, PALLET, CRATE, PILLAR, ROCK, PERSON, AGV_LABEL = range(8)
 WALL_M = 0.2
 """Thickness of outer walls; they lie inside ``World.bounds``."""
 ROBOT_RADIUS_M = 0.42
