@@ -35,7 +35,7 @@ def rooms(
     loop_factor: float = 0.3,
     crates: int = 6,
 ) -> World:
-    """A floor split into rooms with doors.
+    """A floor split into rooms with doors, which :meth:`World.shut` shuts.
 
     Args:
         seed: same seed, same floor.
@@ -66,6 +66,8 @@ def rooms(
             for low, high in zip(edges[::2], edges[1::2], strict=True):
                 if high - low > 1e-6:
                     draft.add(WALL, *wall.box(low, high))
+            for door in doors:
+                draft.door(*wall.box(*door))
         world = draft.world("rooms", seed)
         centres = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in cells]
         if not world.connects(centres):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -51,13 +51,15 @@ class World:
     """(P, 3) poses x, y, yaw at which a vehicle is docked."""
     unknown: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """(U, 4) unmapped boxes: a lidar looks through them, no robot is placed or sent there."""
+    doors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """(Q, 4) [cx, cy, hx, hy] of openings that can be shut, see :meth:`shut`; open here."""
     _grids: dict[float, OccupancyGrid] = field(default_factory=dict, init=False, repr=False)
     _free: dict[tuple[float, ...], tuple[NDArray[np.bool_], NDArray[np.int32]]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        shapes = {"boxes": 4, "discs": 3, "docks": 3, "unknown": 4}
+        shapes = {"boxes": 4, "discs": 3, "docks": 3, "unknown": 4, "doors": 4}
         for name, columns in shapes.items():
             array = getattr(self, name)
             if array.ndim != 2 or array.shape[1] != columns or not np.isfinite(array).all():
@@ -194,6 +196,42 @@ class World:
         sizes = np.bincount(region.ravel(), minlength=2)[1:]
         return float(sizes.max() / max(sizes.sum(), 1))
 
+    def shut(self, which: Iterable[int]) -> World:
+        """This world with some doors shut: each is a piece of wall, and still known as a door.
+
+        Args:
+            which: rows of ``doors``.
+        """
+        rows = sorted(set(which))
+        labels = np.full(len(rows), WALL, np.int8)
+        return replace(
+            self, boxes=np.concatenate([self.boxes, self.doors[rows]]),
+            box_labels=np.concatenate([self.box_labels, labels]),
+        )  # fmt: skip
+
+    def shut_some(
+        self, rng: np.random.Generator, share: float, joined_w: ArrayLike,
+        radius_m: float = ROBOT_RADIUS_M,
+    ) -> tuple[World, list[int]]:  # fmt: skip
+        """This world with a share of its doors shut, and which: drawn among those that may be.
+
+        Args:
+            rng: source of randomness.
+            share: in [0, 1]; fewer are shut if more would part the points.
+            joined_w: (k, 2+) points between which a disc must still get about.
+            radius_m: of the disc.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must be in [0, 1], got {share}")
+        wanted, which, world = round(share * len(self.doors)), list[int](), self
+        for door in rng.permutation(len(self.doors)):
+            if len(which) == wanted:
+                break
+            tried = self.shut([*which, int(door)])
+            if tried.connects(joined_w, radius_m):
+                which, world = [*which, int(door)], tried
+        return world, sorted(which)
+
     def to_map(self, pose_w: ArrayLike) -> NDArray[np.float64]:
         """World poses (..., 3) [x, y, yaw] in the frame of the imported map."""
         pose = np.asarray(pose_w, dtype=np.float64)
@@ -231,6 +269,7 @@ class Draft:
         self.bounds = (-outer_x, -outer_y, outer_x, outer_y)
         self.rows: list[tuple[float, float, float, float]] = []
         self.labels: list[int] = []
+        self.doors: list[tuple[float, float, float, float]] = []
         self.add(WALL, -outer_x, -outer_y, outer_x, -self.y)
         self.add(WALL, -outer_x, self.y, outer_x, outer_y)
         self.add(WALL, -outer_x, -self.y, -self.x, self.y)
@@ -240,6 +279,10 @@ class Draft:
         """Add the box from (x0, y0) to (x1, y1)."""
         self.rows.append(((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2))
         self.labels.append(label)
+
+    def door(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """Note that the opening from (x0, y0) to (x1, y1) can be shut."""
+        self.doors.append((x0, y0, x1, y1))
 
     def drop(self) -> None:
         """Take the last box away."""
@@ -251,6 +294,7 @@ class Draft:
         return World(
             name, seed, self.bounds, np.array(self.rows, np.float32),
             np.array(self.labels, np.int8), docks=np.array(docks, np.float64).reshape(-1, 3),
+            doors=boxes_from_corners(self.doors),
         )  # fmt: skip
 
 
