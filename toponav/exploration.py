@@ -26,8 +26,10 @@ from . import geodesic
 from .explorers import Explorer, Utility
 from .frontier import Frontiers, find
 from .graph import TopologicalMap
+from .localizer import compose, scan_points, transform
 from .occupancy import OCCUPIED, OCCUPIED_FROM, OccupancyMap
 from .snapshot import Snapshot
+from .tracker import Tracker, clear_way
 
 MOVED_M, MOVED_RAD = 0.1, 0.3
 """Less is no motion."""
@@ -37,6 +39,8 @@ PLACE_M = 0.5
 """The topological map is told where the robot is this often."""
 AIMED_RAD = 0.2
 """A heading this near is reached."""
+WANDER_M, WANDER_S, AT_M = 2.0, 8.0, 0.3
+"""A lost robot drives so far at a time, for so long at most, and this near."""
 
 
 class Reason(enum.StrEnum):
@@ -52,6 +56,8 @@ class Reason(enum.StrEnum):
     """The robot has no room to drive, not even after turning round."""
     STOPPED = "stopped"
     """The caller ended it."""
+    LOST = "lost"
+    """The robot does not know where it is, and could not find out."""
     GOAL = "goal"
     """The goal is reached, see :class:`toponav.goal.GoalSearch`."""
 
@@ -63,6 +69,9 @@ class Task(enum.StrEnum):
     """Drive along ``path_w`` to ``target_w``: a frontier."""
     TURN = "turn"
     """Turn on the spot to ``heading_w``, to see more."""
+    LOCATE = "locate"
+    """The robot is lost: drive along ``path_w``, a short straight way over floor that the last scan
+    saw to be free, or turn to ``heading_w``; dead reckoned, see ``Exploration.map_from_odom``."""
     BACK_UP = "back_up"
     """Drive back a little, slowly, whatever the target: the robot has been standing."""
     RETURN = "return"
@@ -117,11 +126,13 @@ class ExplorationConfig:
     """Mean speed that the way home is reckoned with."""
     return_home: bool = True
     """Drive home at the end."""
+    lost_s: float = 120.0
+    """A robot that has been lost for so long gives up."""
 
     def __post_init__(self) -> None:
         positive = ("resolution_m", "radius_m", "range_m", "view_m", "reach_m", "progress_m",
                     "patience_s", "settle_s", "stand_s", "back_s", "avoid_m", "max_time_s",
-                    "speed_m_s")  # fmt: skip
+                    "speed_m_s", "lost_s")  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
@@ -164,13 +175,17 @@ class Exploration:
     Args:
         config: of the robot and of patience.
         explorer: chooses among frontiers.
+        tracker: makes poses on the map of odometry and scans. None: poses are taken as they come,
+            because a localiser has made them.
     """
 
     def __init__(
-        self, config: ExplorationConfig | None = None, explorer: Explorer | None = None
-    ) -> None:
+        self, config: ExplorationConfig | None = None, explorer: Explorer | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:  # fmt: skip
         self.config = config or ExplorationConfig()
         self.explorer = explorer or Utility()
+        self.tracker = tracker
         self.map: OccupancyMap | None = None
         self.reason: Reason | None = None
         """Why it is over; None while it goes on. The way home may still be driven."""
@@ -197,6 +212,9 @@ class Exploration:
         self._heading: float | None = None
         self._stood_w, self._stood_s, self._back_until_s = np.zeros(3), 0.0, -math.inf
         self._homed = False
+        self._entered_w: NDArray[np.float64] | None = None
+        self._lost_s = math.inf
+        self._hits_b, self._wander_s = np.zeros((0, 2)), -math.inf
 
     # In
 
@@ -208,7 +226,8 @@ class Exploration:
 
         Args:
             t_s: time, s; never runs backwards.
-            pose_w: (3,) base x, y, yaw in the map frame, m and rad.
+            pose_w: (3,) base x, y, yaw, m and rad: in the map frame, or, with a tracker, in the
+                odometry frame.
             ranges: (B,) m; angles: (B,) rad in the lidar frame.
             range_max: of the lidar, m.
             lidar_b: (3,) pose of the lidar on the base.
@@ -219,27 +238,58 @@ class Exploration:
         pose = np.array(pose_w, np.float64)
         if pose.shape != (3,) or not np.isfinite(pose).all():
             raise ValueError(f"pose_w must be 3 finite numbers, got {pose.tolist()}")
-        c = self.config
+        c, cov, sure = self.config, np.diag([1e-4, 1e-4, 1e-4]), True
+        if self._entered_w is not None:
+            self.driven_m += float(np.hypot(*(pose - self._entered_w)[:2]))
+        self._entered_w = pose
+        if self.tracker is not None:
+            fix = self.tracker.follow(pose, ranges, angles, range_max, lidar_b)
+            pose, cov, sure = fix.pose_w, fix.cov, fix.sure
+            self._settle(t_s, fix.lost, ranges, angles, range_max, lidar_b)
         if self.map is None:
             x, y = np.floor(pose[:2]) - np.ceil(c.range_m)
             side = 2 * math.ceil(c.range_m) + 1
             self.map = OccupancyMap.unknown((x, y, x + side, y + side), c.resolution_m)
+        if self.home_w is None:
             self.home_w, self._begun_s, self._since_s = pose, t_s, t_s
             self._came_from = pose[:2]
-        else:
-            self.driven_m += float(np.hypot(*(pose - self._pose_w)[:2]))
         self._pose_w = pose
-        turn, (x, y, yaw) = pose[2], np.asarray(lidar_b, np.float64)
-        lidar = pose + (x * math.cos(turn) - y * math.sin(turn),
-                        x * math.sin(turn) + y * math.cos(turn), yaw)  # fmt: skip
-        self.map = self.map.grown(lidar[:2], c.range_m + 1.0)
         beams = np.asarray(angles, np.float64)
         self._all_round = bool(np.ptp(beams) > ALL_ROUND_RAD)
-        limit = min(range_max, c.range_m)
-        self.map.integrate(lidar, ranges, angles, limit)
+        if not sure:
+            return
+        lidar = compose(pose, lidar_b)
+        self.map = self.map.grown(lidar[:2], c.range_m + 1.0)
+        self.map.integrate(lidar, ranges, angles, min(range_max, c.range_m))
         if self._placed_w is None or np.hypot(*(pose - self._placed_w)[:2]) >= PLACE_M:
-            self.graph.observe(pose, np.diag([1e-4, 1e-4, 1e-4]), t_s, self._sees)
+            self.graph.observe(pose, cov, t_s, self._sees)
             self._placed_w = pose
+
+    def _settle(
+        self, t_s: float, lost: bool, ranges: ArrayLike, angles: ArrayLike, range_max: float,
+        lidar_b: ArrayLike,
+    ) -> None:  # fmt: skip
+        """Note that the robot has got lost, is, or knows again where it is."""
+        if lost:
+            points = scan_points(ranges, angles, range_max)
+            self._hits_b = transform(lidar_b, points)
+            if self._lost_s == math.inf:
+                self._lost_s, self._wander_s = t_s, -math.inf
+                self.graph.lost()
+        elif self._lost_s < math.inf:
+            self._lost_s, self._placed_w, self._target = math.inf, None, None
+            self._came_from, self._heading = None, None
+            self._stood_s = t_s
+
+    @property
+    def lost(self) -> bool:
+        """Does the robot not know where it is? Then nothing is written into the map."""
+        return self._lost_s < math.inf
+
+    @property
+    def map_from_odom(self) -> NDArray[np.float64]:
+        """(3,) pose of the odometry frame in the map frame, zeros without a tracker."""
+        return np.zeros(3) if self.tracker is None else self.tracker.map_from_odom
 
     def stop(self) -> None:
         """End it here and now."""
@@ -269,6 +319,9 @@ class Exploration:
         if self._standing(t_s):
             self.decision = Decision(Task.BACK_UP)
             return self.decision
+        if self.lost:
+            self.decision = self._locate(t_s)
+            return self.decision
         view, hope = self._view()
         if self.reason is None:
             found = self._explore(t_s, view)
@@ -290,6 +343,28 @@ class Exploration:
             self._back_until_s = t_s + self.config.back_s
             return True
         return False
+
+    def _locate(self, t_s: float) -> Decision:
+        """Go a little way to where the scan is most open: what is seen on the way tells places
+        apart that look alike from one point."""
+        if t_s - self._lost_s > self.config.lost_s:
+            self.reason = Reason.LOST
+            return Decision(Task.DONE)
+        here, before = self._pose_w, self.decision
+        if before.task == Task.LOCATE and t_s - self._wander_s < WANDER_S:
+            if before.target_w is not None:
+                there = np.hypot(*(before.target_w - here[:2])) <= AT_M
+            else:
+                there = abs(_wrap((before.heading_w or 0.0) - here[2])) < AIMED_RAD
+            if not there:
+                return before
+        self._wander_s = t_s
+        yaw, way = clear_way(self._hits_b, self.config.radius_m + 0.1, WANDER_M)
+        if way < 2 * AT_M:
+            return Decision(Task.LOCATE, heading_w=_wrap(here[2] + math.pi / 3))
+        ahead = np.array([math.cos(here[2] + yaw), math.sin(here[2] + yaw)])
+        path = here[:2] + np.linspace(0, way, 2 + int(way / 0.2))[:, None] * ahead
+        return Decision(Task.LOCATE, path[-1], path)
 
     def _explore(self, t_s: float, view: Snapshot) -> Decision | None:
         """The next thing to explore; None, and a reason, if that is over."""

@@ -589,6 +589,22 @@ class Localizer:
         """
         del self._nodes[node]
 
+    def ids(self) -> list[int]:
+        """Of all nodes, oldest first."""
+        return list(self._nodes)
+
+    def nearest(self, xy_w: ArrayLike) -> tuple[int | None, float]:
+        """The node nearest to a point (2,), and how far it is, m; None and inf without nodes."""
+        away = np.hypot(*(self._positions() - np.asarray(xy_w, np.float64)).T)
+        if len(away) == 0:
+            return None, np.inf
+        return self.ids()[int(away.argmin())], float(away.min())
+
+    def around(self, xy_w: ArrayLike) -> Array:
+        """(K, 2) points of walls that the nodes near a point (2,) have seen, map frame, m."""
+        near = self._near(np.asarray(xy_w, np.float64))
+        return np.concatenate([np.zeros((0, 2)), *(n.walls_w[:, :2] for n in near)])
+
     def track(self, odom_pose_w: ArrayLike, points: ArrayLike) -> Track:
         """Follow the robot over one scan.
 
