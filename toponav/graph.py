@@ -298,6 +298,57 @@ class TopologicalMap:
         del self._adjacent[a][b], self._adjacent[b][a]
         return True
 
+    def join(self, a: int, b: int, t_s: float, length_m: float, edge: Edge | None = None) -> Edge:
+        """Enter a way between two nodes that was seen to be free and not driven: Beta(1, 1).
+
+        Args:
+            a: one node.
+            b: the other.
+            t_s: when it was seen.
+            length_m: of the way.
+            edge: one that was dropped and is to be tried again: its history goes on, unblocked.
+
+        Raises:
+            ValueError: there is no such node, they are joined or the same, or time runs backwards.
+        """
+        if self._node(a) is self._node(b) or self.edge(a, b) is not None:
+            raise ValueError(f"a and b must be two nodes that are not joined, got {a} and {b}")
+        if not 0 <= length_m < math.inf:
+            raise ValueError(f"length_m must be >= 0 and finite, got {length_m}")
+        t_s = self._tick(t_s)
+        if edge is None:
+            return self._join(a, b, Edge(length_m, t_s))
+        edge.blocked_until_s = -math.inf
+        return self._join(a, b, edge)
+
+    def reopen(self, a: int, b: int) -> None:
+        """The way of an edge was seen to be free: it is not blocked and not doubted any more.
+
+        Raises:
+            ValueError: there is no such edge.
+        """
+        edge = self.edge(a, b)
+        if edge is None:
+            raise ValueError(f"a and b must be joined by an edge, got {a} and {b}")
+        edge.blocked_until_s, edge.failures_in_a_row = -math.inf, 0
+
+    def resume(self, t_s: float) -> None:
+        """A new visit begins at ``t_s``, on a clock of its own: what was last seen, was seen then.
+
+        All times are moved alike, so that ages and blocks stay what they were at the end of the
+        last visit. The robot is nowhere yet, see :meth:`lost`.
+        """
+        if not -math.inf < t_s < math.inf:
+            raise ValueError(f"t_s must be finite, got {t_s}")
+        by = t_s - self._now_s if self._now_s > -math.inf else 0.0
+        for node in self.nodes.values():
+            node.seen_s += by
+        for _, _, edge in self.edges():
+            edge.seen_s += by
+            edge.blocked_until_s += by
+        self._now_s = float(t_s)
+        self.lost()
+
     def lost(self) -> None:
         """The robot does not know how it came to where it is: the next node joins no other."""
         self.current, self._pose_w = None, None
