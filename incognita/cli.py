@@ -72,7 +72,7 @@ def train(
     """Train a recipe; Ctrl-C saves, `--resume` goes on."""
     from learning.policy_file import load_policy
 
-    from .recipes import VARIANTS, override, run
+    from .recipes import VARIANTS, override, run_job
 
     chosen = _named(VARIANTS, variant, "variant")(_recipe(recipe))
     chosen = override(chosen, overrides or [])
@@ -80,7 +80,7 @@ def train(
     folder = out or Path("runs") / f"{tag}-{chosen.seed}"
     net = load_policy(warm_start) if warm_start else None
     try:
-        result = run(
+        result = run_job(
             chosen,
             folder,
             resume=resume,
@@ -153,10 +153,10 @@ def tasks() -> None:
 @app.command()
 def recipes() -> None:
     """List the recipes."""
-    from .recipes import RECIPES
+    from .recipes import JOBS
 
     table = Table("recipe", "steps", "about", box=None)
-    for name, recipe in RECIPES.items():
+    for name, recipe in JOBS.items():
         table.add_row(name, f"{recipe.steps:,}", recipe.about)
     Console().print(table)
 
@@ -209,9 +209,9 @@ def demo(
 
 
 def _recipe(name: str) -> Any:
-    from .recipes import RECIPES
+    from .recipes import JOBS
 
-    return _named(RECIPES, name, "recipe")
+    return _named(JOBS, name, "recipe")
 
 
 def _named(table: dict[str, Any], name: str, what: str) -> Any:

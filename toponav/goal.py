@@ -20,6 +20,16 @@ MARGIN_M = 2.0
 """The map reaches this far beyond the goal."""
 
 
+class Greedy:
+    """The frontier nearest to the goal as the crow flies, the nearest one while it is unknown."""
+
+    def choose(self, view: Snapshot) -> int:
+        """See :class:`toponav.explorers.Explorer`."""
+        if view.goal is None:
+            return int(view.distance.argmin())
+        return int(np.hypot(*(view.frontiers.cell - view.goal).T).argmin())
+
+
 class GoalSearch(Exploration):
     """One search.
 

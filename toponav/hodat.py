@@ -68,6 +68,16 @@ class HodatConfig:
             raise ValueError(f"unknown must be >= 1, got {self.unknown}")
 
 
+TO_GOAL = HodatConfig(
+    novelty=0.0, gain=0.1, goal=200.0, cost=1.0, goal_ranges=200.0, unknown=1.5
+)  # fmt: skip
+"""Tuned for a goal whose position is known: with a long scale the goal's term is linear, and what
+is least is the way to the frontier and on to the goal (as D* Lite, Koenig and Likhachev 2002)."""
+
+TO_FIND = HodatConfig(novelty=0.1, gain=0.3, cost=0.5)
+"""Tuned for a goal that is known only once it is seen."""
+
+
 class Hodat:
     """Drives to the frontier of the highest score; an :class:`toponav.explorers.Explorer`."""
 

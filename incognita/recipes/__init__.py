@@ -1,7 +1,31 @@
-"""Training jobs: a recipe is a task, a policy and its rewards; :func:`run` trains one."""
+"""Training jobs: a recipe is a task, a policy and its rewards; :func:`run_job` trains one."""
+
+from pathlib import Path
+from typing import Any
 
 from .agv import RECIPES, VARIANTS, Recipe
 from .config import OverrideError, override
+from .h_dqn import H_DQN, HdqnRecipe, train_h_dqn
 from .train import run
 
-__all__ = ["RECIPES", "VARIANTS", "OverrideError", "Recipe", "override", "run"]
+JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN}
+"""Everything that can be trained, by name."""
+
+
+def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
+    """Train a job of any kind; options as those of :func:`run`.
+
+    Raises:
+        ValueError: an option that this kind of job does not have.
+    """
+    if isinstance(job, HdqnRecipe):
+        if options.get("resume") or options.get("warm_start") is not None:
+            raise ValueError(f"{job.name} cannot be resumed or warm-started, it is trained anew")
+        return train_h_dqn(job, folder, console=options["console"], quiet=options["quiet"])
+    return run(job, folder, **options)
+
+
+__all__ = [
+    "JOBS", "RECIPES", "VARIANTS", "HdqnRecipe", "OverrideError", "Recipe", "override", "run",
+    "run_job", "train_h_dqn",
+]  # fmt: skip
