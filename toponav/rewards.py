@@ -90,12 +90,12 @@ def meta_rewards(
 class SubRewardConfig:
     """Amounts of the sub level."""
 
-    subgoal: float = 1.0
+    subgoal: float = 5.0
     """Paid once, at the sub-goal."""
     collision: float = -1.0
     """Per primitive that touched something."""
-    progress: float = 0.5
-    """Of the potential, per metre of way to the sub-goal."""
+    stride_m: float = 0.6
+    """Way that a primitive makes good at best: sets the potential."""
     gamma: float = 0.95
     """Discount of the learner, per primitive; the shaping is neutral for this one only."""
     visits: float = 0.1
@@ -104,8 +104,8 @@ class SubRewardConfig:
     """Side of a place."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.gamma <= 1 and self.place_m > 0 and self.visits > 0):
-            raise ValueError(f"0 < gamma <= 1, place_m > 0 and visits > 0 wanted, got {self}")
+        if not (0 < self.gamma < 1 and min(self.place_m, self.stride_m, self.visits) > 0):
+            raise ValueError(f"0 < gamma < 1, lengths and visits > 0 wanted, got {self}")
 
 
 @dataclass
@@ -135,14 +135,16 @@ class SubRewards:
     ) -> dict[str, NDArray[np.float64]]:
         r"""Terms (N,) of the reward of one primitive each; the reward is their sum.
 
-        .. math:: F = \gamma \Phi(s') - \Phi(s), \quad \Phi = -k \cdot \text{way}
+        .. math:: F = \gamma \Phi(s') - \Phi(s), \quad \Phi = r_{goal} \gamma^{way / stride}
 
-        The potential of a reached sub-goal is zero, as it must be where an option ends.
+        The potential is what a robot that drives straight to its sub-goal will get, so that doing
+        so earns nothing and standing costs. Any other potential is as neutral in theory; one in
+        metres pays (1 - gamma) of itself for standing, and our nets learned to stand. It is zero
+        where the sub-goal is reached, as it must be where an option ends.
 
         Args:
             xy_w, next_xy_w: (N, 2) where the robots were and are, m.
-            way_m, next_way_m: (N,) way left to the same sub-goal, m; where either is not finite
-                there is no shaping.
+            way_m, next_way_m: (N,) way left to the same sub-goal, m; inf where there is none.
             reached: (N,) bool, the sub-goal is reached.
             touched: (N,) bool, something was touched.
             ended: (N,) bool, the episode ended here: the row forgets its places.
@@ -162,15 +164,14 @@ class SubRewards:
             if array.shape != (n,):
                 raise ValueError(f"{name} must be ({n},), got {array.shape}")
         hit, stop = arrays["reached"], arrays["ended"]
-        before, after = -c.progress * arrays["way_m"], -c.progress * arrays["next_way_m"]
-        with np.errstate(invalid="ignore"):
-            gain = np.where(hit, 0.0, c.gamma * after) - before
+        before, after = (c.subgoal * c.gamma ** (arrays[name] / c.stride_m)
+                         for name in ("way_m", "next_way_m"))  # fmt: skip
         step = Transition.from_numpy(
             xy_w, np.zeros((n, 1)), next_xy_w, stop, np.zeros(n, bool)
         )  # fmt: skip
         return {
             "subgoal": c.subgoal * hit,
-            "progress": np.where(np.isfinite(gain), gain, 0.0),
+            "progress": np.where(hit, 0.0, c.gamma * after) - before,
             "collision": c.collision * arrays["touched"],
             "visits": self.novelty.observe(step).numpy().astype(np.float64),
         }
