@@ -149,6 +149,7 @@ class LidarPerception:
         peak = cv2.dilate(field.far_m.astype(np.float32), np.ones((5, 5), np.uint8))
         top = field.free & (field.far_m >= peak - 1.5 * side)
         cells = np.argwhere(top & (field.far_m >= low) & (field.far_m <= high))
+        cells = cells[cells.sum(axis=1) % 3 == 0]  # plateaus are wide: a third of them will do
         radius = field.far_m[cells[:, 0], cells[:, 1]]
         reach = np.maximum(c.beyond * radius, radius + c.beyond_m) / side
         open_ = _open(closed(field.free, known, doors[:, :4]), cells, reach, _SIN, _COS)

@@ -205,9 +205,10 @@ class ThingMap:
         thing.from_w = here.copy()
 
     def attach(self, graph: TopologicalMap) -> None:
-        """Give every thing to the node of the topological map nearest to it."""
+        """Give every thing that has no node, or whose node is gone, to the node nearest to it."""
         for thing in self.things:
-            thing.node = graph.nearest(thing.xy)
+            if thing.node not in graph.nodes:
+                thing.node = graph.nearest(thing.xy)
 
     def at(self, node: int) -> list[Thing]:
         """The things that belong to a node."""
