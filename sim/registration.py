@@ -11,6 +11,8 @@ NAMES = {
     "AgvWarehouse": "agv-warehouse",
     "AgvBarn": "agv-barn",
     "AgvRosMap": "agv-ros-map",
+    "Lifelong": "lifelong",
+    "Patrol": "patrol",
     "GoalReaching": "goal",
 }
 """Name of the id -> name of the task in :mod:`sim.tasks`."""

@@ -12,6 +12,7 @@ from .agv_paper import AgvFar, AgvPaper
 from .agv_ros_map import AgvRosMap
 from .agv_warehouse import TEST_LAYOUTS, AgvWarehouse
 from .goal import GoalReaching
+from .lifelong import Lifelong, Patrol
 
 TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-simple-static": partial(AgvPaper, "simple", False),
@@ -22,6 +23,8 @@ TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-warehouse": AgvWarehouse,
     "agv-barn": AgvBarn,
     "agv-ros-map": AgvRosMap,
+    "lifelong": Lifelong,
+    "patrol": Patrol,
     "goal": GoalReaching,
 }
 
