@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import geodesic
 from .doorways import closed
 from .frontier import Frontiers
 from .occupancy import OccupancyMap
@@ -36,17 +37,20 @@ class PlacesConfig:
     """... and at most so wide is a corridor almost for sure."""
     unlike: float = 0.03
     """Chance of a corridor's shape for a room, and of a room's for a corridor."""
-    near_m: float = 8.0
-    """Rooms this far away say 1/e as much of a zone as one right here."""
+    near_m: float = 15.0
+    """A room is of one zone with what is d of driving away with the chance exp(-d / near_m)."""
     ahead: float = 3.0
     """Rooms that one more frontier of a corridor leads to."""
     ahead_m: float = 4.0
     """How far beyond the frontier those are."""
+    whatever: float = 0.01
+    """Chance of anything behind a frontier that hides as much as ``area_m2`` of the corridor, less
+    of one that hides less: the prior may be wrong."""
     least_m2: float = 1.5
     """A smaller place says nothing of its type by what is not in it."""
 
     def __post_init__(self) -> None:
-        for name in ("seen", "corridor", "unlike"):
+        for name in ("seen", "corridor", "unlike", "whatever"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         for name in ("long_m", "wide_m", "near_m", "ahead_m"):
@@ -60,8 +64,8 @@ class PlacesConfig:
 class Place:
     """A piece of known floor between doorways."""
 
-    xy: NDArray[np.float64]
-    """(2,) its middle, m."""
+    at: tuple[int, int]
+    """Cell (iy, ix) in the middle of its largest free disc."""
     area_m2: float
     long_m: float
     """How far it reaches along its longer side."""
@@ -112,18 +116,27 @@ class Places:
         self.places: list[Place] = []
         for k in range(1, count):
             x, y, w, h, area = stats[k]
-            box = np.s_[y : y + h, x : x + w]
-            wide = 2 * self.side * float(clear[box][label[box] == k].max())
+            inner = np.where(label[y : y + h, x : x + w] == k, clear[y : y + h, x : x + w], 0)
+            j, i = np.unravel_index(int(inner.argmax()), inner.shape)
             self.places.append(Place(
-                self.origin + (centre[k] + 0.5) * self.side, float(area) * self.side**2,
-                self.side * float(max(w, h)), wide, k in fringed, seen[k], np.ones(0), np.ones(0),
+                (int(y + j), int(x + i)), float(area) * self.side**2,
+                self.side * float(max(w, h)), 2 * self.side * float(inner[j, i]), k in fringed,
+                seen[k], np.ones(0), np.ones(0),
             ))  # fmt: skip
         for place in self.places:
             place.like = self._likelihood(place)
-        self._xy = np.array([place.xy for place in self.places]).reshape(-1, 2)
         self._said = self._speak()
+        at = np.array([place.at for place in self.places], np.int64).reshape(-1, 2)
+        self._same = self._near(free, at, np.concatenate([at, frontiers.cell]))
         for k, place in enumerate(self.places):
-            place.p = self._posterior(place, self.types_at(place.xy, without=k))
+            self._same[k, k] = 0.0
+            place.p = self._posterior(place, self._types(self._same[:, k]))
+        self._rooms = [
+            self._types(
+                self._same[:, len(at) + k] * math.exp(-self.config.ahead_m / self.config.near_m)
+            )
+            for k in range(len(frontiers))
+        ]
 
     def _things(self, things: Sequence[Thing], count: int) -> NDArray[np.float64]:
         """(count, C) chance that each place has a thing of each class, by what is seen of it."""
@@ -168,33 +181,41 @@ class Places:
         return np.asarray(p / p.sum())
 
     def _speak(self) -> NDArray[np.float64]:
-        """(R, Z) what each place says of the zone that it lies in: a logarithm; 0 says nothing."""
+        """(R, Z) likelihood of each zone for each place; ones where it says nothing."""
         prior, c = self.prior, self.config
-        out = np.zeros((len(self.places), len(prior.zones)))
+        out = np.ones((len(self.places), len(prior.zones)))
         for k, place in enumerate(self.places):
             if place.area_m2 >= c.least_m2:
                 hall = c.corridor * place.like[0]
-                out[k] = np.log(hall + (1 - c.corridor) * prior.type_in_zone @ place.like)
-                out[k] -= out[k].max()
+                out[k] = hall + (1 - c.corridor) * prior.type_in_zone @ place.like
+                out[k] /= max(out[k].max(), 1e-300)
         return out
 
-    def types_at(
-        self, xy: NDArray[np.float64], without: int = -1, off_m: float = 0.0
+    def _near(
+        self, free: NDArray[np.bool_], at: NDArray[np.int64], to: NDArray[np.int64]
     ) -> NDArray[np.float64]:
+        """(R, n) chance that each place is of one zone with each of (n, 2) cells."""
+        out = np.zeros((len(at), len(to)))
+        for k in range(len(at)):
+            if np.ptp(self._said[k]) > 0.05:
+                cost = geodesic.costs(free, (int(at[k, 0]), int(at[k, 1])))[to[:, 0], to[:, 1]]
+                way = cost / geodesic.STRAIGHT * self.side
+                out[k] = np.where(cost >= 0, np.exp(-way / self.config.near_m), 0.0)
+        return out
+
+    def _types(self, same: NDArray[np.float64]) -> NDArray[np.float64]:
         """(T,) chance of each type for an unseen room, by the zone that the rooms around speak for.
 
-        log P(z) + sum over places r of exp(-d_r / near_m) log sum_t like_r(t) P(t | z)
+        P(z | all) ~ P(z) prod_r (s_r l_r(z) + (1 - s_r) sum_z' P(z') l_r(z')), with the chance s_r
+        that place r is of the same zone and its likelihood l_r.
 
         Args:
-            xy: (2,) where, m.
-            without: number of a place that is left out.
-            off_m: added to all distances.
+            same: (R,) s_r.
         """
-        weight = np.exp(-(np.hypot(*(self._xy - xy).T) + off_m) / self.config.near_m)
-        if without >= 0:
-            weight[without] = 0
-        log = np.log(np.maximum(self.prior.zone, 1e-9)) + weight @ self._said
-        zone = np.exp(log - log.max())
+        other = (self._said @ self.prior.zone)[:, None]
+        zone = self.prior.zone * np.prod(
+            same[:, None] * self._said + (1 - same[:, None]) * other, axis=0
+        )
         return np.asarray(zone / zone.sum() @ self.prior.type_in_zone)
 
     def chances(self, f: Frontiers, wanted: int) -> NDArray[np.float64]:
@@ -213,13 +234,12 @@ class Places:
         has = np.clip(prior.has[:, wanted], 0.0, 0.97)
         gain_m2 = f.gain.astype(np.float64) * self.side**2
         of_place = np.bincount(self.at_frontier, gain_m2, minlength=len(self.places) + 1)
-        xy = self.origin + (f.cell[:, ::-1] + 0.5) * self.side
         out = np.zeros(len(f))
         for k in range(len(f)):
             number = int(self.at_frontier[k]) - 1
             place = self.places[number] if number >= 0 else None
             area = 0.0 if place is None else place.area_m2
-            rooms = self.types_at(xy[k], off_m=c.ahead_m)
+            rooms = self._rooms[k]
             if place is None:
                 p = (1 - c.corridor) * rooms
                 p[0] = c.corridor
@@ -232,5 +252,6 @@ class Places:
             own = 1 - math.exp(-prior.count[0, wanted] * min(gain_m2[k] / prior.area_m2[0], 1.0))
             more = c.ahead * min(gain_m2[k] / prior.area_m2[0], 1.0)
             behind[0] = 1 - (1 - own) * (1 - float(rooms @ has)) ** more
-            out[k] = p @ behind
+            hidden = min(gain_m2[k] / prior.area_m2[0], 1.0)
+            out[k] = max(float(p @ behind), c.whatever * hidden)
         return out

@@ -255,16 +255,14 @@ class SemanticConfig:
 
     inner_m: float = 2.0
     """Way that a look behind a frontier takes, beyond the way to it."""
-    floor_p: float = 0.003
-    """Least chance behind a frontier: the prior may be wrong."""
     most: int = 14
     """Frontiers that are put into an order, those with the best chance for the way."""
     margin: float = 0.05
     """The robot goes on to where it was going unless another order is so much cheaper."""
 
     def __post_init__(self) -> None:
-        if not (self.inner_m > 0 and 0 < self.floor_p < 1 and self.most >= 1 and self.margin >= 0):
-            raise ValueError(f"positive sizes, floor_p in (0, 1) wanted, got {self}")
+        if not (self.inner_m > 0 and self.most >= 1 and self.margin >= 0):
+            raise ValueError(f"inner_m > 0, most >= 1 and margin >= 0 wanted, got {self}")
 
 
 class SemanticExplorer:
@@ -304,7 +302,7 @@ class SemanticExplorer:
         self.places = Places(self.prior, k.map, view.grid == 0, k.doors, k.things,
                              view.frontiers, self.places_config)  # fmt: skip
         wanted = self.prior.classes.index(k.wanted)
-        p = np.maximum(self.places.chances(view.frontiers, wanted), c.floor_p)
+        p = np.maximum(self.places.chances(view.frontiers, wanted), 1e-4)
         self.chance = p
         side = self.places.side
         first = view.distance.astype(np.float64) * side
