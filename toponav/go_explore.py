@@ -2,9 +2,10 @@
 
 The archive's cells are the nodes of the map. Again and again: choose a cell, rarely seen ones more
 often; go back there without exploring; explore from there at random, actions repeated. In
-simulation one goes back by restoring the state, on a robot by driving there over the map. Weights
-of the choice and what replaces an entry are the paper's; a robot's cell is a node of a map instead
-of a small picture.
+simulation one goes back by restoring the state, on a robot by driving there over the map. The form
+of the weights and what replaces an entry are the paper's. Ours are the cells, nodes of a map
+instead of small pictures, and what follows from their being few: a steeper choice, and counts that
+a shorter way alone does not reset.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class GoExploreConfig:
     """Actions of a phase, after each return."""
     repeat: float = 4.0
     """Mean number of times that an action is repeated (stickiness)."""
-    power: float = 0.5
-    """A cell is chosen in proportion to 1 / (seen + 1) to this power; 0 chooses evenly."""
+    power: float = 2.0
+    """A cell is chosen in proportion to 1 / (seen + 1) to this power; 0 chooses evenly. The paper
+    has 0.5; on a map of few cells that leaves the far ones too rare."""
     sigma_m: float = 0.01
     """Standard deviation of the poses told, x, y (m) and yaw (rad)."""
 
@@ -179,7 +181,9 @@ class GoExplore:
         node = self.graph.observe(pose, cov, self.used, self._sight())
         cell = self.archive.get(node)
         if cell is None or score > cell.score or (score == cell.score and cost < cell.cost):
-            self.archive[node] = cell = Cell(node, self.body.snapshot(), cost, score)
+            # a shorter way alone leaves the place as well known as it was
+            seen = 0 if cell is None or score > cell.score else cell.seen
+            self.archive[node] = cell = Cell(node, self.body.snapshot(), cost, score, seen)
         if node not in by:
             cell.seen += 1
             by.add(node)

@@ -43,7 +43,7 @@ class GoalReaching(AgvTask):
             )
         base = AgvConfig(
             robot="jackal", observation=ObservationConfig(sectors=36, max_range=8.0),
-            scan_range_m=8.0, max_steps=6000, goal_reward=1.0, contact_reward=0.0,
+            scan_range_m=8.0, max_steps=4000, goal_reward=1.0, contact_reward=0.0,
         )  # fmt: skip
         super().__init__(replace(base, **overrides))
         self.kinds, self.layouts, self.first_layout = tuple(kinds), layouts, first_layout
