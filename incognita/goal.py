@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -154,29 +154,23 @@ def search(
         told: the robot knows where the goal is, never the way; else it learns that once the goal
             is in sight and in range of its lidar.
         limit_s: the search ends here; None: with the task's episode.
-        no_goal: there is none, explore to ``limit_s``; success is to have seen all.
+        no_goal: there is none, explore to ``limit_s``, without success.
     """
     placement = placed(task, layout)
-    world, goal_w = placement.world, placement.goal_w
-    shown = Placement(world, placement.start_w, np.array([1e6, 1e6])) if no_goal else placement
-    env = BatchEnv(_Fixed(task, shown), 1, tier, seed, randomization)
+    goal_w = None if no_goal else placement.goal_w
+    nowhere = replace(placement, goal_w=np.array([1e6, 1e6]))
+    env = BatchEnv(_Fixed(task, nowhere if no_goal else placement), 1, tier, seed, randomization)
     env.reset()
     c = config or ExplorationConfig(range_m=task.scan.range_max, return_home=False)
-    known = goal_w if told and not no_goal else None
-    mind = GoalSearch(c, explorer, known, task.config.goal_radius_m)
-    driver, s = drive(task.robot), env.state
-    lidar_b = (task.robot.lidar_x_m, 0.0, 0.0)
+    mind = GoalSearch(c, explorer, goal_w if told else None, task.config.goal_radius_m)
+    driver = drive(task.robot)
     decided, decision, took = -math.inf, mind.decision, list[float]()
-    touched = success = False
-    path_m = 0.0
+    success, touched, path_m = False, False, 0.0
     steps = task.config.max_steps if limit_s is None else round(limit_s / CONTROL_DT)
     for step in range(min(steps, task.config.max_steps)):
-        t, pose = step * CONTROL_DT, s.seen_pose_w[0]
+        t = step * CONTROL_DT
         if step % SCAN_EVERY == 0:
-            mind.observe(t, pose, env.ranges[0], env.scan.angles, env.scan.range_max, lidar_b)
-            hidden = mind.goal_w is None and not no_goal
-            if hidden and in_sight(world, s.pose_w[0], goal_w, c.range_m):
-                mind.spot(goal_w)
+            _sense(mind, env, t, goal_w)
         if t - decided >= DECIDE_S:
             driver.look(env)
             begun = time.perf_counter()
@@ -190,13 +184,22 @@ def search(
             touched |= not out.terms["clean"][0]
             break
         touched |= bool(env.collided[0])
-    floor = floor_cells(world, task.robot, c.resolution_m)
-    shortest = shortest_m(world, placement.start_w, goal_w, task.robot) - task.config.goal_radius_m
-    reason = "goal" if success else str(mind.reason or "time")
+    floor = floor_cells(placement.world, task.robot, c.resolution_m)
+    shortest = shortest_m(placement.world, placement.start_w, placement.goal_w, task.robot)
     return Search(
-        success, step * CONTROL_DT, path_m, max(shortest, 0.0), seen_share(mind, floor), touched,
-        reason, took,
+        success, (step + 1) * CONTROL_DT, path_m, max(shortest - task.config.goal_radius_m, 0.0),
+        seen_share(mind, floor), touched, "goal" if success else str(mind.reason or "time"), took,
     )  # fmt: skip
+
+
+def _sense(mind: GoalSearch, env: BatchEnv, t_s: float, goal_w: NDArray[np.float64] | None) -> None:
+    """Enter the newest scan; tell a goal that nobody has told once it is seen."""
+    s, placement = env.state, env.placements[0]
+    lidar_b = (env.robot.lidar_x_m, 0.0, 0.0)
+    mind.observe(t_s, s.seen_pose_w[0], env.ranges[0], env.scan.angles, env.scan.range_max, lidar_b)
+    if mind.goal_w is None and goal_w is not None and placement is not None:
+        if in_sight(placement.world, s.pose_w[0], goal_w, mind.config.range_m):
+            mind.spot(goal_w)
 
 
 def in_sight(world: World, pose_w: ArrayLike, goal_w: ArrayLike, range_m: float) -> bool:

@@ -35,13 +35,17 @@ from toponav.snapshot import Snapshot
 from ..goal import in_sight
 
 
+MAP_EVERY = 2 * SCAN_EVERY
+"""Control periods between scans that are entered in training: mapping is half of its cost."""
+
+
 @dataclass(frozen=True)
 class HdqnRecipe:
     """A training job of the baseline."""
 
     name: str = "h-dqn-goal"
     about: str = "baseline of TopoNav: H-DQN on unseen mazes and rooms, sparse goals"
-    steps: int = 1_200_000
+    steps: int = 800_000
     """Environment steps (control periods of 50 ms) in all."""
     pretrain: float = 0.25
     """Share of them in which sub-goals are random and only the sub-controller learns."""
@@ -336,10 +340,9 @@ class HdqnTrainer:
             ended |= over
             command[over] = 0  # a new episode waits for its first decision
             touched |= env.state.contact[:, 0] & ~ended
-            if self.ticks % SCAN_EVERY == 0:
-                for row in self.rows:
-                    if not ended[row.row]:
-                        row.observe()
+            fresh = ~ended & (env.state.t % MAP_EVERY == 0)
+            for k in np.flatnonzero(fresh):
+                self.rows[k].observe()
         next_xy[~ended] = env.state.pose_w[~ended, :2]
         after, _ = self._look(aims)
         next_seen[~ended] = after[~ended]
