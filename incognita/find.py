@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from rnd_agv.observation import full_circle
 from rnd_agv.robot import ROBOTS
 from sim.labels import Detector, LabelNoise
 from sim.lidar import cast_labelled
@@ -18,14 +19,14 @@ from toponav import geodesic
 from toponav.exploration import ExplorationConfig, Reason, Task
 from toponav.explorers import Explorer
 from toponav.prior import Prior, office_floor
-from toponav.thing_search import ThingSearch
+from toponav.thing_search import SemanticExplorer, ThingSearch
 
 RANGE_M = 6.0
 """Range of the lidar and of the detector."""
 BEAMS = 360
-LOOK_M = 0.4
+LOOK_M = 0.5
 """The point robot takes a scan this often ..."""
-DECIDE_M = 1.2
+DECIDE_M = 1.6
 """... and a decision."""
 SPEED_M_S = 0.6
 """Its speed."""
@@ -111,7 +112,7 @@ class FindWalk:
 
 @cache
 def _angles() -> NDArray[np.float64]:
-    return -np.pi + 2 * np.pi / BEAMS * (0.5 + np.arange(BEAMS))
+    return full_circle(BEAMS, RANGE_M).angles
 
 
 class Eyes:
@@ -145,7 +146,8 @@ def search_of(quest: Quest, explorer: Explorer, prior: Prior | None = None) -> T
     """The search of a quest, with the robot's sizes."""
     prior = prior or office_floor()
     config = ExplorationConfig(range_m=RANGE_M, radius_m=0.3, return_home=False)
-    return ThingSearch(quest.wanted, LABELS, prior.classes, config, explorer)
+    return ThingSearch(quest.wanted, LABELS, prior.classes, config, explorer,
+                       landmarks=isinstance(explorer, SemanticExplorer))  # fmt: skip
 
 
 def find_as_point(

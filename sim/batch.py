@@ -23,10 +23,11 @@ from . import movers as moving
 from .backend import CONTROL_DT, SCAN_EVERY, Backend
 from .bank import WorldBank
 from .kinematic import Kinematic
-from .lidar import cast
+from .lidar import cast, cast_labelled
 from .noise import scan_noise
 from .randomization import NOMINAL, PARAMETERS, Randomization, delay_steps, dynamics
 from .tasks.agv import AgvTask, Placement, State
+from .worlds.world import PERSON
 
 CONTACT_MARGIN_M = 0.005
 LOCALIZATION_TAU_S = 5.0
@@ -113,12 +114,16 @@ class BatchEnv:
         self.visited = np.full((n, VISITED if c.stale_steps else 0, 2), NOWHERE, np.int32)
         """(N, VISITED, 2) cells entered in the running episode, newest first."""
         self._no_movers = np.zeros((n, 0, 3))
+        self.labels = np.full((n, c.beams if c.labels else 0), -1, np.int8)
+        """(N, beams) index into ``worlds.LABELS`` of what each beam of the newest scan hit."""
+        self.wanted = np.full(n, -1, np.int8)
         zero = np.zeros
         self.state = State(
             pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
             frames=np.ones((n, f, s), np.float32), clearance_m=zero(n), last_command=zero((n, 2)),
             last_action=zero((n, 2)), action=zero((n, 2)), contact=zero((n, 3), bool),
             touches=zero(n, np.int64), cost_to_go=zero(n), last_cost_to_go=zero(n),
+            wanted_m=np.full(n, np.inf), wanted_w=np.full((n, 2), np.nan),
             stale=zero(n, np.int64), guide_w=zero((n, 2)) if self.guide else None,
             t=zero(n, np.int64),
         )  # fmt: skip
@@ -256,11 +261,14 @@ class BatchEnv:
         drawn = self.drawn[some]
         pose[:, 2] += drawn[:, PARAMETERS.index("lidar_yaw_rad")]
         ranges, stream = self.ranges[some], self.stream[some]
-        cast(
+        geometry = (
             pose, self.scan.angle_min, self.scan.angle_increment, bank.boxes, bank.nboxes,
-            bank.discs, bank.ndiscs, self.world[some], self.obstacles()[some],
-            self.scan.range_max, ranges,
+            bank.discs, bank.ndiscs, self.world[some], self.obstacles()[some], self.scan.range_max,
         )  # fmt: skip
+        if c.labels:
+            self._look(rows, some, geometry, ranges)
+        else:
+            cast(*geometry, ranges)
         scan_noise(
             ranges, stream, drawn[:, PARAMETERS.index("lidar_sigma_m")],
             drawn[:, PARAMETERS.index("lidar_dropout")], self.scan.range_max,
@@ -274,6 +282,26 @@ class BatchEnv:
         )  # fmt: skip
         if self.guide is not None and c.guide == "built":
             self._map(rows)
+
+    def _look(
+        self, rows: NDArray[np.int64], some: Rows, geometry: Any, ranges: NDArray[np.float32]
+    ) -> None:
+        """Cast beams with labels, and note where the nearest thing is that is looked for."""
+        s, bank = self.state, self.bank
+        labels, discs = self.labels[some], geometry[8]
+        people = np.full(discs.shape[:2], PERSON, np.int8)
+        kinds = (bank.box_labels, bank.disc_labels, people)
+        cast_labelled(*(*geometry, *kinds, ranges, labels))
+        self.labels[some] = labels
+        near = np.where(labels == self.wanted[some][:, None], ranges, np.inf)
+        beam, k = near.argmin(axis=1), np.arange(len(rows))
+        s.wanted_m[some] = near[k, beam]
+        seen = np.isfinite(near[k, beam]) & (self.wanted[some] >= 0)
+        s.wanted_m[rows[~seen]] = np.inf
+        lidar = self.lidar_pose(rows, seen=True)[seen]
+        angle = lidar[:, 2] + self.scan.angles[beam[seen]]
+        away = near[k, beam][seen, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        s.wanted_w[rows[seen]] = lidar[:, :2] + away
 
     def _map(self, rows: NDArray[np.int64]) -> None:
         """Enter the newest scans into the maps that grow."""
@@ -328,6 +356,7 @@ class BatchEnv:
         self.placements[row] = placement
         self.layout[row] = placement.layout
         self.world[row] = self.bank.add(placement.world)
+        self.wanted[row] = placement.wanted
         if len(placement.movers) > c.max_movers:
             raise ValueError(
                 f"a placement may have {c.max_movers} movers, got {len(placement.movers)}"
@@ -362,6 +391,7 @@ class BatchEnv:
         s.stale[rows] = s.touches[rows] = 0
         s.vel_b[rows] = s.last_command[rows] = s.last_action[rows] = s.action[rows] = 0.0
         s.contact[rows] = False
+        s.wanted_m[rows], s.wanted_w[rows] = np.inf, np.nan
         s.t[rows] = 0
         self.pending[rows] = 0.0
         self.at_fault[rows] = self.collided[rows] = False
@@ -384,12 +414,12 @@ class BatchEnv:
 
     _SAVED = (
         "episode", "stream", "drawn", "ring", "ranges", "pending", "at_fault", "collided", "path_m",
-        "visited",
+        "visited", "labels",
     )  # fmt: skip
     _STATE = (
         "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
         "last_action", "action", "contact", "touches", "cost_to_go", "last_cost_to_go", "stale",
-        "t",
+        "t", "wanted_m", "wanted_w",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

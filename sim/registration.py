@@ -14,6 +14,7 @@ NAMES = {
     "Lifelong": "lifelong",
     "Patrol": "patrol",
     "GoalReaching": "goal",
+    "Find": "find",
 }
 """Name of the id -> name of the task in :mod:`sim.tasks`."""
 

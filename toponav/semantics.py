@@ -176,11 +176,11 @@ class ThingMap:
         self, xy: NDArray[np.float64], cov: NDArray[np.float64], scores: NDArray[np.float64]
     ) -> Thing | None:
         best, least = None, math.inf
+        x, y = float(xy[0]), float(xy[1])
         for thing in self.things:
-            off = xy - thing.xy
-            if np.hypot(*off) > self.config.gate_m:
+            if math.hypot(x - thing.xy[0], y - thing.xy[1]) > self.config.gate_m:
                 continue
-            both = thing.cov + cov
+            off, both = xy - thing.xy, thing.cov + cov
             d2 = float(off @ np.linalg.solve(both, off))
             if d2 > self.config.gate:
                 continue

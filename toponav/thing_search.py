@@ -80,20 +80,26 @@ class ThingSearch(Exploration):
         explorer: chooses among frontiers.
         search: when something is worth a drive.
         semantics: what is believed of the detector.
+        landmarks: find doorways and branchings, for the topological map and for a
+            :class:`SemanticExplorer`, which cannot do without.
 
     Raises:
-        ValueError: nothing is known of the class.
+        ValueError: nothing is known of the class, or a semantic explorer gets no landmarks.
     """
 
     def __init__(
         self, wanted: str, names: Sequence[str], classes: Sequence[str],
         config: ExplorationConfig | None = None, explorer: Explorer | None = None,
         search: ThingSearchConfig | None = None, semantics: SemanticsConfig | None = None,
+        landmarks: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(config, explorer or Utility())
         if wanted not in classes:
             raise ValueError(f"wanted must be one of {', '.join(classes)}, got {wanted!r}")
+        if isinstance(self.explorer, SemanticExplorer) and not landmarks:
+            raise ValueError("landmarks must be True for a SemanticExplorer")
         self.wanted, self.search = wanted, search or ThingSearchConfig()
+        self.landmarks = landmarks
         self.rays = RayPerception(names, classes, semantics)
         self.lidar = LidarPerception()
         self.things = ThingMap(classes, semantics)
@@ -138,7 +144,8 @@ class ThingSearch(Exploration):
     def _explore(self, t_s: float, view: Snapshot) -> Decision | None:
         """A thing that may be it, else the next frontier, else the likeliest thing that is left."""
         assert self.map is not None
-        self._doorways()
+        if self.landmarks:
+            self._doorways()
         self.things.attach(self.graph)
         if self._sure():
             self.reason, self.found = Reason.GOAL, self._goal

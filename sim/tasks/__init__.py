@@ -11,6 +11,7 @@ from .agv_barn import AgvBarn, barn_score
 from .agv_paper import AgvFar, AgvPaper
 from .agv_ros_map import AgvRosMap
 from .agv_warehouse import TEST_LAYOUTS, AgvWarehouse
+from .find import Find
 from .goal import GoalReaching
 from .lifelong import Lifelong, Patrol
 
@@ -26,6 +27,7 @@ TASKS: dict[str, Callable[..., AgvTask]] = {
     "lifelong": Lifelong,
     "patrol": Patrol,
     "goal": GoalReaching,
+    "find": Find,
 }
 
 
@@ -42,5 +44,5 @@ def make(name: str, **overrides: Any) -> AgvTask:
 
 __all__ = [
     "TASKS", "TEST_LAYOUTS", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap", "AgvTask",
-    "AgvWarehouse", "GoalReaching", "Placement", "State", "barn_score", "make",
+    "AgvWarehouse", "Find", "GoalReaching", "Placement", "State", "barn_score", "make",
 ]  # fmt: skip

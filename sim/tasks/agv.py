@@ -68,6 +68,8 @@ class AgvConfig:
     from a map that grows with the scans."""
     guide_config: GuideConfig = GuideConfig()
     max_movers: int = 0
+    labels: bool = False
+    """Keep the label of what each beam hits, see ``BatchEnv.labels``."""
 
     def __post_init__(self) -> None:
         if self.robot not in ROBOTS:
@@ -105,6 +107,8 @@ class Placement:
     movers: list[Mover] = field(default_factory=list)
     target: Mover | None = None
     """A goal that moves: the goal is where this disc is. It is no obstacle."""
+    wanted: int = -1
+    """Label of what is looked for, -1 nothing; with ``AgvConfig.labels``."""
 
 
 @dataclass
@@ -132,6 +136,10 @@ class State:
     cost_to_go: NDArray[np.float64]
     """(N,) m; before the step in ``last_cost_to_go``. Zero where no shaping is asked for."""
     last_cost_to_go: NDArray[np.float64]
+    wanted_m: NDArray[np.float64]
+    """(N,) range of the nearest thing in view that is looked for, m; inf if none is in view."""
+    wanted_w: NDArray[np.float64]
+    """(N, 2) where such a thing was last seen by where the robot believed to be; nan if never."""
     stale: NDArray[np.int64]
     """(N,) steps since the episode entered a cell new to it; counted if ``stale_steps`` is set."""
     guide_w: NDArray[np.float64] | None

@@ -20,6 +20,7 @@ OPTIONS = {
     "agv-warehouse": {"layouts": 2, "progress_reward": 1.0},
     "agv-barn": {"layouts": 2, "progress_reward": 1.0, "near_reward": -0.1},
     "goal": {"layouts": 2},
+    "find": {"layouts": 2},
     "lifelong": {"layouts": 2, "size_m": (11.0, 8.0)},
     "patrol": {"layouts": 2, "size_m": (11.0, 8.0)},
     "agv-ros-map": {"map_yaml": worlds.hall(12.0, "simple"), "people": 2},
