@@ -9,10 +9,17 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from rnd_agv.observation import full_circle
+from rnd_agv.command import action_from_command
+from rnd_agv.observation import ObservationConfig, full_circle
+from rnd_agv.pure_pursuit import PurePursuit
 from rnd_agv.robot import ROBOTS
+from sim.backend import CONTROL_DT, SCAN_EVERY
+from sim.batch import BatchEnv, Tier
 from sim.labels import Detector, LabelNoise
 from sim.lidar import cast_labelled
+from sim.randomization import NOMINAL, Randomization
+from sim.tasks.agv import Placement
+from sim.tasks.find import Find
 from sim.worlds import LABELS
 from sim.worlds.furnished import Building, furnished
 from toponav import geodesic
@@ -142,22 +149,22 @@ class Eyes:
         return bool((ranges[labels == LABELS.index(wanted)] <= FOUND_M).any())
 
 
-def search_of(quest: Quest, explorer: Explorer, prior: Prior | None = None) -> ThingSearch:
+def search_of(one: Quest, explorer: Explorer, prior: Prior | None = None) -> ThingSearch:
     """The search of a quest, with the robot's sizes."""
     prior = prior or office_floor()
     config = ExplorationConfig(range_m=RANGE_M, radius_m=0.3, return_home=False)
-    return ThingSearch(quest.wanted, LABELS, prior.classes, config, explorer,
+    return ThingSearch(one.wanted, LABELS, prior.classes, config, explorer,
                        landmarks=isinstance(explorer, SemanticExplorer))  # fmt: skip
 
 
 def find_as_point(
-    quest: Quest, explorer: Explorer, noise: LabelNoise, sigma_m: float = 0.01
+    one: Quest, explorer: Explorer, noise: LabelNoise, sigma_m: float = 0.01
 ) -> FindWalk:
     """Search with a point that follows its paths exactly, in the same maps with the same eyes."""
-    rng = np.random.default_rng([quest.seed, 31])
-    detector = Detector(office_floor().classes, noise, quest.seed)
-    eyes, mind = Eyes(quest.building), search_of(quest, explorer)
-    pose, t, driven = quest.start_w.copy(), 0.0, 0.0
+    rng = np.random.default_rng([one.seed, 31])
+    detector = Detector(office_floor().classes, noise, one.seed)
+    eyes, mind = Eyes(one.building), search_of(one, explorer)
+    pose, t, driven = one.start_w.copy(), 0.0, 0.0
     out = FindWalk(False, "", 0.0, 0.0)
 
     def look() -> None:
@@ -190,6 +197,68 @@ def find_as_point(
             t += 0.5 if left == DECIDE_M else 0.0
             look()
     out.reason = str(mind.reason or "limit")
-    out.success = mind.reason == Reason.GOAL and eyes.near(pose, quest.wanted)
+    out.success = mind.reason == Reason.GOAL and eyes.near(pose, one.wanted)
     out.driven_m, out.time_s = driven, t
+    return out
+
+
+class _Quest(Find):
+    """The find task of one quest; the goal is whatever sub-goal the search sets."""
+
+    def __init__(self, one: Quest) -> None:
+        super().__init__(
+            one.wanted, observation=ObservationConfig(sectors=36, guide=True), guide="built",
+            max_steps=10**9, goal_radius_m=1e-9,
+        )  # fmt: skip
+        self.quest = one
+
+    def place(self, rng: np.random.Generator) -> Placement:
+        """The start; the first sub-goal is just beside it."""
+        one = self.quest
+        return Placement(one.building.world, one.start_w, one.start_w[:2] + 0.01,
+                         wanted=LABELS.index(one.wanted))  # fmt: skip
+
+
+def find_as_robot(
+    one: Quest, explorer: Explorer, noise: LabelNoise, tier: Tier = "kinematic",
+    limit_s: float = 1200.0, randomization: Randomization = NOMINAL,
+) -> FindWalk:  # fmt: skip
+    """Search with the simulated Jackal, driven by pure pursuit on a map of its own."""
+    task = _Quest(one)
+    env = BatchEnv(task, 1, tier, one.seed, randomization)
+    env.reset()
+    mind, driver = search_of(one, explorer), PurePursuit(task.robot)
+    detector = Detector(office_floor().classes, noise, one.seed)
+    s, angles = env.state, task.scan.angles
+    lidar_b = (task.robot.lidar_x_m, 0.0, 0.0)
+    out, decided, decision = FindWalk(False, "", 0.0, 0.0), -np.inf, mind.decision
+    assert env.guide is not None
+    for step in range(int(limit_s / CONTROL_DT)):
+        t, pose = step * CONTROL_DT, s.seen_pose_w[0]
+        if step % SCAN_EVERY == 0:
+            mind.observe(t, pose, env.ranges[0], angles, task.scan.range_max, lidar_b,
+                         labels=detector.see(env.labels[0]))  # fmt: skip
+        near = decision.target_w is not None and np.hypot(*(decision.target_w - pose[:2])) < 0.3
+        if t - decided >= (0.5 if near else 1.0):
+            begun = time.perf_counter()
+            decision, decided = mind.decide(t), t
+            out.decision_s.append(time.perf_counter() - begun)
+            out.path_w.append((float(pose[0]), float(pose[1])))
+            if decision.target_w is not None:
+                s.goal_w[0] = decision.target_w
+        if decision.task == Task.DONE:
+            break
+        command = np.zeros(2)
+        if decision.target_w is not None:
+            command = driver.act(pose, s.vel_b[0], env.ranges[0], task.scan,
+                                 env.guide.path(0, pose), decision.target_w)  # fmt: skip
+        elif decision.task == Task.BACK_UP:
+            command = np.array([-0.15, 0.0])
+        elif decision.heading_w is not None:
+            off = (decision.heading_w - pose[2] + np.pi) % (2 * np.pi) - np.pi
+            command = np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
+        env.step(action_from_command(command[None], task.robot.limits))
+    out.reason, out.time_s = str(mind.reason or "limit"), t
+    out.success = mind.reason == Reason.GOAL and bool(s.wanted_m[0] <= FOUND_M)
+    out.driven_m = float(env.path_m[0])
     return out

@@ -276,8 +276,9 @@ class SemanticExplorer:
     """Searches where the wanted thing is likely, for the way that it costs to look there.
 
     Frontiers are put into the order of the least expected way until the thing is found,
-    sum_i S_i (d_i + inner), S_i = product over j < i of (1 - p_j), and the first is driven to:
-    greedy by chance over way, then moved about one at a time while that helps.
+    sum_i S_i (d_i + inner), S_i = 1 - sum over j < i of p_j / sum p, and the first is driven to.
+    That there is such a thing behind one of them is taken for granted, hence the quotient. The
+    order is greedy by chance over way, then one is moved at a time while that helps.
 
     Args:
         prior: of buildings.
@@ -318,10 +319,11 @@ class SemanticExplorer:
         if held is not None and held not in best:
             best = np.append(best[:-1] if len(best) == c.most else best, held)
         between = _between(view, best) * side
-        order, cost = _order(p[best], first[best] + c.inner_m, between + c.inner_m, -1)
+        share = p[best] / p.sum()
+        order, cost = _order(share, first[best] + c.inner_m, between + c.inner_m, -1)
         if held is not None:
             kept = int(np.flatnonzero(best == held)[0])
-            _, stay = _order(p[best], first[best] + c.inner_m, between + c.inner_m, kept)
+            _, stay = _order(share, first[best] + c.inner_m, between + c.inner_m, kept)
             if stay <= (1 + c.margin) * cost:
                 return int(held)
         return int(best[order[0]])
@@ -344,14 +346,14 @@ def _expected(order, p, first, between):  # type: ignore[no-untyped-def]
     total, left = 0.0, 1.0
     for i in range(len(order)):
         total += left * (first[order[i]] if i == 0 else between[order[i - 1], order[i]])
-        left *= 1 - p[order[i]]
+        left -= p[order[i]]
     return total
 
 
 @njit(cache=True, nogil=True)
 def _order(p, first, between, begin):  # type: ignore[no-untyped-def]
-    """Order of (n,) chances with the least expected way found, and that way; ``begin`` >= 0 is
-    where it has to begin."""
+    """Order of (n,) chances, which sum to at most 1, with the least expected way found, and that
+    way; ``begin`` >= 0 is where it has to begin."""
     n = len(p)
     order, left = np.empty(n, np.int64), np.ones(n, np.bool_)
     for i in range(n):

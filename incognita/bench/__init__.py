@@ -25,6 +25,7 @@ COMMANDS = {
     "barn": ("agv", "BARN worlds x 10 runs beside classical planners."),
     "explore": ("explore", "Grid maps explored by classical explorers (0.3 core-hours)."),
     "goal": ("goal", "Goals in unseen mazes and rooms beside H-DQN (0.3 core-hours)."),
+    "find": ("find", "Things found by class in unseen furnished floors (0.3 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "nav": ("nav", "Environment steps against Gymnasium's vector environments."),
     "lidar": ("lidar", "Scans against `mj_multiRay`, speed and error."),
