@@ -32,8 +32,8 @@ def register() -> None:
     """
     import gymnasium
 
-    for name, task in NAMES.items():
-        for goal in (False, True):
+    for goal in (False, True):
+        for name, task in NAMES.items():
             if env_id(name, goal) not in gymnasium.registry:
                 module = f"sim.faces.{'goal_env' if goal else 'gymnasium_env'}"
                 face = "AgvGoal" if goal else "Agv"
@@ -43,3 +43,6 @@ def register() -> None:
                     vector_entry_point=f"{module}:{face}VectorEnv",
                     kwargs={"task": task},
                 )
+        if env_id("Terrain", goal) not in gymnasium.registry:  # hills: no task of the batch engine
+            face = "TerrainGoalEnv" if goal else "TerrainEnv"
+            gymnasium.register(id=env_id("Terrain", goal), entry_point=f"sim.tasks.terrain:{face}")

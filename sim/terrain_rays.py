@@ -2,7 +2,7 @@
 
 MuJoCo tests every triangle in a ray's bounding box: 40 microseconds a ray here. Walking from cell
 to cell costs one or two. ``mj_ray`` is the oracle of the tests; not ``mj_multiRay``, which in
-MuJoCo 4.0.0 misses some of the ground and trunks that ``mj_ray`` hits.
+MuJoCo 4.0.0 sees no height field along some steep rays on which ``mj_ray`` does.
 """
 
 from __future__ import annotations
@@ -67,13 +67,11 @@ def _trunk(origin, dx, dy, dz, trunk, reach):  # type: ignore[no-untyped-def]
     """Distance to an upright cylinder, or ``reach``."""
     px, py, r = origin[0] - trunk[0], origin[1] - trunk[1], trunk[2]
     a, b, c = dx * dx + dy * dy, px * dx + py * dy, px * px + py * py - r * r
-    if c <= 0 or a < 1e-12 or b >= 0 or b * b < a * c:
-        return reach
-    t = (-b - math.sqrt(b * b - a * c)) / a
-    z = origin[2] + t * dz
-    if trunk[3] <= z <= trunk[4]:
-        return min(t, reach)
-    if z > trunk[4] and dz < 0:  # from above: onto the top
+    if c > 0 and a > 1e-12 and b < 0 and b * b >= a * c:  # from outside, through the side
+        t = (-b - math.sqrt(b * b - a * c)) / a
+        if trunk[3] <= origin[2] + t * dz <= trunk[4]:
+            return min(t, reach)
+    if origin[2] > trunk[4] and dz < 0:  # from above, onto the top
         t = (trunk[4] - origin[2]) / dz
         if (px + t * dx) ** 2 + (py + t * dy) ** 2 <= r * r:
             return min(t, reach)

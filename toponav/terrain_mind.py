@@ -32,6 +32,8 @@ class TerrainConfig:
     """... or turns by so much,"""
     piece_s: float = 2.0
     """... or takes so long."""
+    keep: float = 0.05
+    """The way that is being driven is left for one that costs less by more than this share."""
     roll_weight: float = 0.3
     """See :attr:`toponav.terrain_ways.Weights.roll`."""
     turn_m: float = 2.0
@@ -47,10 +49,9 @@ class TerrainConfig:
         for name in ("piece_m", "piece_rad", "piece_s", "node_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if min(self.roll_weight, self.turn_m) < 0:
-            raise ValueError(
-                f"roll_weight and turn_m must be >= 0, got {self.roll_weight}, {self.turn_m}"
-            )
+        for name in ("roll_weight", "turn_m", "keep"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
 
 class TerrainMind:
@@ -143,5 +144,8 @@ class TerrainMind:
     def plan(self, pose_w: ArrayLike, goal_w: ArrayLike) -> Way:
         """The way from here to the goal over the ground as it is known now."""
         self.surface = self.elevation.surface()
-        self.way = find(self.surface, self.bounds, pose_w, goal_w, self.weights, self.config.way)
+        self.way = find(
+            self.surface, self.bounds, pose_w, goal_w, self.weights, self.config.way,
+            None if self.way is None else self.way.path_w, self.config.keep,
+        )  # fmt: skip
         return self.way

@@ -131,11 +131,9 @@ def moves(
         robot_w: (2,) around which slopes close nothing.
     """
     at = (-1e9, -1e9) if robot_w is None else surface.cell(robot_w)
-    limits = np.array([config.pitch_max, config.roll_max, config.rough_max, config.unknown,
-                       weights.least, weights.roll])  # fmt: skip
     made: NDArray[np.float64] = _moves(
         surface.slope_x, surface.slope_y, surface.rough, open_, config.stride, surface.cell_m,
-        np.asarray(weights.theta, np.float64), limits, float(at[0]), float(at[1]),
+        np.asarray(weights.theta, np.float64), _limits(weights, config), float(at[0]), float(at[1]),
         config.free_m / surface.cell_m, _MOVES,
     )  # fmt: skip
     return made
@@ -145,7 +143,6 @@ def moves(
 def _moves(  # type: ignore[no-untyped-def]
     slope_x, slope_y, rough, open_, stride, cell, theta, limits, ry, rx, free, steps
 ):  # fmt: skip
-    pitch_max, roll_max, rough_max, unknown, least, roll_weight = limits
     rows, columns = open_.shape
     height, width = rows // stride, columns // stride
     out = np.full((len(steps), height, width), np.inf)
@@ -159,34 +156,21 @@ def _moves(  # type: ignore[no-untyped-def]
                 if not (0 <= cy + steps[k, 0] < height and 0 <= cx + steps[k, 1] < width):
                     continue
                 y, x = cy * stride + stride // 2, cx * stride + stride // 2
-                cost, passable = 0.0, open_[y, x] != 0
+                cost = 0.0 if open_[y, x] != 0 else np.inf
                 for i in range(1, count + 1):
                     iy, ix = y + int(round(dy * i / count)), x + int(round(dx * i / count))
-                    if open_[iy, ix] == 0:
-                        passable = False
+                    cost += ds * _price(
+                        iy, ix, uy, ux, ry, rx, slope_x, slope_y, rough, open_, theta, limits, free
+                    )
+                    if cost == np.inf:
                         break
-                    if open_[iy, ix] == 2:
-                        cost += theta[0] * unknown * ds
-                        continue
-                    along = slope_x[iy, ix] * ux + slope_y[iy, ix] * uy
-                    across = abs(slope_y[iy, ix] * ux - slope_x[iy, ix] * uy)
-                    if (
-                        abs(along) > pitch_max or across > roll_max or rough[iy, ix] > rough_max
-                    ) and math.hypot(iy - ry, ix - rx) > free:
-                        passable = False
-                        break
-                    price = theta[0] + theta[3] * rough[iy, ix]
-                    price += theta[1] * along if along > 0 else -theta[2] * along
-                    price = max(price, least * theta[0])
-                    cost += price * ds * (1 + roll_weight * (across / roll_max) ** 2)
-                if passable:
-                    out[k, cy, cx] = cost
+                out[k, cy, cx] = cost
     return out
 
 
 def find(
     surface: Surface, bounds: ArrayLike, pose_w: ArrayLike, goal_w: ArrayLike, weights: Weights,
-    config: WayConfig | None = None,
+    config: WayConfig | None = None, old_w: NDArray[np.float64] | None = None, keep: float = 0.0,
 ) -> Way:  # fmt: skip
     """The cheapest way from a pose to a goal, or to the place nearest to the goal if none is.
 
@@ -196,6 +180,8 @@ def find(
         pose_w: (3,) x, y, yaw, m and rad.
         goal_w: (2,) m.
         weights: what a move costs.
+        old_w: (L, 2) the way that is being driven. What is left of it is kept if no other costs
+            less by a share ``keep``: a robot that changes its mind turns for nothing.
 
     Raises:
         ValueError: the robot or the goal lies outside the map.
@@ -207,7 +193,8 @@ def find(
         at = (point - surface.origin_w) / surface.cell_m
         if not ((at >= 0) & (at < (columns, rows))).all():
             raise ValueError(f"{name} must lie on the map, got {point}")
-    cost = moves(surface, status(surface, bounds, c, pose[:2]), weights, c, pose[:2])
+    open_ = status(surface, bounds, c, pose[:2])
+    cost = moves(surface, open_, weights, c, pose[:2])
     quantum = float(weights.theta[0]) * c.stride * surface.cell_m / QUANTA
     whole = np.where(np.isfinite(cost), np.maximum(np.rint(cost / quantum), 1), -1)
     turn = np.diff(np.append(_HEADINGS, 2 * np.pi)) * float(weights.theta[4]) / quantum
@@ -230,7 +217,109 @@ def find(
     path = np.concatenate([pose[None, :2], surface.centre(cells)[1:]])
     if complete:
         path = np.concatenate([path[:-1] if len(path) > 1 else path, goal[None]])
-    return Way(path, float(best) * quantum if complete else math.inf, complete)
+    total = float(best) * quantum
+    kept, exact = straighten(path, surface, open_, weights, c, pose)
+    if np.isfinite(exact):
+        path, total = kept, exact
+    if old_w is not None and len(old_w) > 1:
+        rest = ahead(old_w, pose[:2])
+        rest, price = straighten(rest, surface, open_, weights, c, pose)
+        ends = np.hypot(*(rest[-1] - path[-1])) < 1e-6
+        if ends and price <= total * (1 + keep):
+            path, total = rest, price
+    return Way(path, total if complete else math.inf, complete)
+
+
+def ahead(path_w: NDArray[np.float64], xy_w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(L, 2) what is left of a way (at least 2 points) for a robot at (2,), from there on."""
+    delta = np.diff(path_w, axis=0)
+    square = np.maximum((delta**2).sum(axis=1), 1e-12)
+    t = np.clip(((xy_w - path_w[:-1]) * delta).sum(axis=1) / square, 0, 1)
+    foot = path_w[:-1] + t[:, None] * delta
+    nearest = int(np.argmin(((foot - xy_w) ** 2).sum(axis=1)))
+    return np.concatenate([xy_w[None], path_w[nearest + 1 :]])
+
+
+def straighten(
+    path_w: NDArray[np.float64], surface: Surface, open_: NDArray[np.uint8], weights: Weights,
+    config: WayConfig, pose_w: ArrayLike,
+) -> tuple[NDArray[np.float64], float]:  # fmt: skip
+    """Leave out points of a way as long as it gets no dearer.
+
+    A lattice knows 16 directions, the ground all of them. The cheapest way over some of the points
+    in their order, each piece straight: a dynamic program over (last point, the one before is
+    forgotten), turns priced at the points with the direction that is best into them.
+
+    Returns:
+        (M, 2) points, and what the way costs; inf if a piece of it is closed.
+    """
+    pose = np.asarray(pose_w, np.float64)
+    kept, cost = _straighten(
+        (path_w - surface.origin_w) / surface.cell_m, pose[2], surface.slope_x, surface.slope_y,
+        surface.rough, open_, np.asarray(weights.theta, np.float64), _limits(weights, config),
+        surface.cell_m, config.free_m / surface.cell_m,
+    )  # fmt: skip
+    return path_w[kept], float(cost)
+
+
+def _limits(weights: Weights, config: WayConfig) -> NDArray[np.float64]:
+    return np.array([config.pitch_max, config.roll_max, config.rough_max, config.unknown,
+                     weights.least, weights.roll])  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _price(iy, ix, uy, ux, ry, rx, slope_x, slope_y, rough, open_, theta, limits, free):  # type: ignore[no-untyped-def]
+    """Cost of a metre in a direction at a cell, inf if it is closed."""
+    pitch_max, roll_max, rough_max, unknown, least, roll_weight = limits
+    if open_[iy, ix] == 0:
+        return np.inf
+    if open_[iy, ix] == 2:
+        return theta[0] * unknown
+    along = slope_x[iy, ix] * ux + slope_y[iy, ix] * uy
+    across = abs(slope_y[iy, ix] * ux - slope_x[iy, ix] * uy)
+    if abs(along) > pitch_max or across > roll_max or rough[iy, ix] > rough_max:
+        if math.hypot(iy - ry, ix - rx) > free:
+            return np.inf
+    price = theta[0] + theta[3] * rough[iy, ix]
+    price += theta[1] * along if along > 0 else -theta[2] * along
+    return max(price, least * theta[0]) * (1 + roll_weight * (across / roll_max) ** 2)
+
+
+@njit(cache=True, nogil=True)
+def _straighten(  # type: ignore[no-untyped-def]
+    points, yaw, slope_x, slope_y, rough, open_, theta, limits, cell, free
+):  # fmt: skip
+    count = len(points)
+    rows, columns = open_.shape
+    best, before = np.full(count, np.inf), np.full(count, -1, np.int64)
+    heading = np.zeros(count)
+    best[0], heading[0] = 0.0, yaw
+    for j in range(1, count):
+        for i in range(j):
+            dx, dy = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1]
+            length = math.hypot(dx, dy)
+            if length < 1e-9 or not best[i] < best[j]:
+                continue
+            turn = abs((math.atan2(dy, dx) - heading[i] + np.pi) % (2 * np.pi) - np.pi)
+            cost = best[i] + theta[4] * turn
+            steps = int(math.ceil(length))
+            for k in range(steps):
+                part = (k + 0.5) / steps
+                iy = min(max(int(points[i, 1] + part * dy), 0), rows - 1)
+                ix = min(max(int(points[i, 0] + part * dx), 0), columns - 1)
+                cost += _price(
+                    iy, ix, dy / length, dx / length, points[0, 1], points[0, 0], slope_x, slope_y,
+                    rough, open_, theta, limits, free,
+                ) * length / steps * cell  # fmt: skip
+                if cost >= best[j]:
+                    break
+            if cost < best[j]:
+                best[j], before[j], heading[j] = cost, i, math.atan2(dy, dx)
+    kept, at = np.zeros(count, np.bool_), count - 1
+    while at >= 0:
+        kept[at] = True
+        at = before[at]
+    return kept, best[count - 1]
 
 
 def _place(surface: Surface, xy: NDArray[np.float64], stride: int, shape: Any) -> int:
