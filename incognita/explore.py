@@ -17,7 +17,7 @@ from rnd_agv.pure_pursuit import PurePursuit
 from rnd_agv.robot import RobotSpec
 from sim.backend import CONTROL_DT, SCAN_EVERY
 from sim.batch import BatchEnv, Tier
-from sim.dungeon import CELL_PX, LATTICE_PX, UNSEEN_PX, DungeonMap, DungeonRun
+from sim.dungeon import CELL_PX, LATTICE_PX, SENSOR_PX, UNSEEN_PX, DungeonMap, DungeonRun
 from sim.randomization import NOMINAL, Randomization
 from sim.tasks.explore import Explore
 from sim.worlds import World
@@ -31,9 +31,11 @@ Driver = Any
 """A local planner of ``rnd_agv``: PurePursuit, DWA or MPPI."""
 
 REPLAN_PX = 24
-"""A new decision is taken after this distance, or as soon as the target is no frontier any more."""
+"""A new decision is taken after this distance, or where the target is reached."""
 LIMIT_PX = 20_000
 """An exploration that has driven so far is given up."""
+WHOLE = 1_000_000
+"""Frontiers of grid maps are not cut: a candidate is a whole cluster."""
 
 
 @dataclass
@@ -48,38 +50,42 @@ class GridWalk:
     """Distance and floor unseen at each decision, px."""
 
 
-def explore(
-    run: DungeonRun, explorer: Explorer, replan_px: float = REPLAN_PX, limit_px: float = LIMIT_PX
-) -> GridWalk:
+def explore(run: DungeonRun, explorer: Explorer, limit_px: float = LIMIT_PX) -> GridWalk:
     """Drive until the map is finished, nothing is left to drive to, or ``limit_px`` is used up."""
-    out = GridWalk(False, 0.0)
-    came_from = target = None
+    out, view = GridWalk(False, 0.0), None
     while not run.finished and run.driven_px < limit_px:
-        begun = time.perf_counter()
-        view = Snapshot(run.grid.copy(), (int(run.at[0]), int(run.at[1])),
-                        run.sensor_px / CELL_PX, came_from, target)  # fmt: skip
+        begun, from_px = time.perf_counter(), run.driven_px
+        view = snapshot(run, view)
         if len(view.frontiers) == 0:
             break
-        y, x = view.frontiers.cell[explorer.choose(view)]
-        target = int(y), int(x)
+        chosen = explorer.choose(view)
         out.decision_s.append(time.perf_counter() - begun)
         out.curve.append((run.driven_px, run.unseen_px))
-        way = geodesic.path(view.cost, target)
-        came_from, from_px = view.at, run.driven_px
-        for cell in way[1:]:
-            run.step(cell)
-            if run.finished or run.driven_px - from_px >= replan_px or not _open(run, target):
-                break
+        drive_to(run, view, chosen)
+        if run.driven_px == from_px:  # stands on it and sees no more: nothing would change
+            break
     out.finished, out.driven_px = run.finished, run.driven_px
     out.curve.append((run.driven_px, run.unseen_px))
     return out
 
 
-def _open(run: DungeonRun, cell: tuple[int, int]) -> bool:
-    """Is there still something unknown beside the cell?"""
-    y, x = cell
-    cross = run.grid[max(y - 1, 0) : y + 2, x], run.grid[y, max(x - 1, 0) : x + 2]
-    return bool((cross[0] < 0).any() or (cross[1] < 0).any())
+def snapshot(run: DungeonRun, before: Snapshot | None) -> Snapshot:
+    """What the next decision of a run sees; ``before`` is what the last one saw."""
+    came_from = None if before is None else before.at
+    target = None if before is None else before.target
+    at = int(run.at[0]), int(run.at[1])
+    return Snapshot(run.grid.copy(), at, SENSOR_PX / CELL_PX, came_from, target, piece_cells=WHOLE)
+
+
+def drive_to(run: DungeonRun, view: Snapshot, chosen: int) -> None:
+    """Drive one decision's way to a frontier of ``view``, which is told so."""
+    y, x = view.frontiers.cell[chosen]
+    view.target = int(y), int(x)
+    from_px = run.driven_px
+    for cell in geodesic.path(view.cost, view.target)[1:]:
+        run.step(cell)
+        if run.finished or run.driven_px - from_px >= REPLAN_PX - 1e-6:
+            break
 
 
 def omniscient(world: DungeonMap) -> float:

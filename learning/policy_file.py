@@ -59,8 +59,6 @@ def save_policy(
         ValueError: a spec does not fit the network, a weight is not finite, or a value is not JSON.
         FileExistsError: the folder holds something else than a policy file.
     """
-    from safetensors.numpy import save as save_tensors
-
     for name, spec, dim in (
         ("observation", observation, net.obs_dim),
         ("action", action, net.action_dim),
@@ -70,12 +68,7 @@ def save_policy(
     if not (np.isfinite(rate_hz) and rate_hz > 0):
         raise ValueError(f"rate_hz must be > 0, got {rate_hz}")
     tensors = {k: np.ascontiguousarray(v.numpy()) for k, v in net.state_dict().items()}
-    bad = [name for name, value in tensors.items() if not np.isfinite(value).all()]
-    if bad:
-        raise ValueError(f"net must have finite weights, got NaN or infinity in {', '.join(bad)}")
-    files = {_WEIGHTS: save_tensors(tensors), _ONNX: _onnx(net)}
     manifest = {
-        "schema_version": SCHEMA_VERSION,
         "network": {
             "obs_dim": net.obs_dim,
             "action_dim": net.action_dim,
@@ -92,7 +85,35 @@ def save_policy(
         "rate_hz": rate_hz,
         "recipe": recipe,
         "seeds": list(seeds),
-        "evaluation": _nulled(evaluation),
+        "evaluation": evaluation,
+    }
+    return write_policy_file(folder, tensors, _onnx(net), manifest)
+
+
+def write_policy_file(
+    folder: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], onnx: bytes,
+    manifest: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Write a policy of any kind: what it learned, what a robot runs, and what it says of itself.
+
+    Args:
+        manifest: "network" with "obs_dim" and "action_dim", "observation" and "action" with the
+            same under "dim", "recipe", "seeds", "evaluation" and whatever else.
+
+    Raises:
+        ValueError: a weight is not finite, or a value is not JSON.
+        FileExistsError: the folder holds something else than a policy file.
+    """
+    from safetensors.numpy import save as save_tensors
+
+    bad = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+    if bad:
+        raise ValueError(f"net must have finite weights, got NaN or infinity in {', '.join(bad)}")
+    files = {_WEIGHTS: save_tensors(tensors), _ONNX: onnx}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        **manifest,
+        "evaluation": _nulled(manifest["evaluation"]),
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "manifest_sha256": "",
     }
@@ -150,20 +171,7 @@ class OnnxPolicy:
     def __init__(
         self, folder: str | os.PathLike[str], expect_observation: dict[str, Any] | None = None
     ) -> None:
-        self.manifest, files = _read(Path(folder))
-        if expect_observation is not None:
-            _compare(folder, json.loads(json.dumps(expect_observation)), self.manifest)
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                files[_ONNX], options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise PolicyFileError(f"{folder}: {_ONNX} is no ONNX that runs: {error}") from error
+        self.manifest, self._session = open_session(folder, expect_observation)
         self.obs_dim = int(self.manifest["network"]["obs_dim"])
         self.action_dim = int(self.manifest["network"]["action_dim"])
         puts, gets = self._session.get_inputs(), self._session.get_outputs()
@@ -186,6 +194,31 @@ class OnnxPolicy:
         action: NDArray[np.float32] = self._session.run(None, {self._input: obs})[0]
         # Clip may turn a NaN into a bound
         return np.where(np.isfinite(obs).all(axis=1, keepdims=True), action, np.float32(np.nan))
+
+
+def open_session(
+    folder: str | os.PathLike[str], expect_observation: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], Any]:
+    """Manifest and onnxruntime session, on one thread, of a policy file of any kind.
+
+    Raises:
+        PolicyFileError: as :func:`verify_policy`, or the observation spec is another one.
+    """
+    manifest, files = _read(Path(folder))
+    if expect_observation is not None:
+        _compare(folder, json.loads(json.dumps(expect_observation)), manifest)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            files[_ONNX], options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise PolicyFileError(f"{folder}: {_ONNX} is no ONNX that runs: {error}") from error
+    return manifest, session
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -69,7 +69,7 @@ TABLE = {
     "toponav": Room(
         rooms=GROUND | {"learning"},
         packages=names("numpy cv2"),
-        doors={"_jit.py": names("numba")},
+        doors={"_jit.py": names("numba"), "meta_net.py": names("torch")},
     ),
     "sim": Room(
         rooms=ISLANDS,

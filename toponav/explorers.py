@@ -18,7 +18,7 @@ class Explorer(Protocol):
         """Number of the frontier to drive to."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Nearest:
     """The nearest frontier (Yamauchi 1997)."""
 
@@ -27,20 +27,24 @@ class Nearest:
         return int(view.distance.argmin())
 
 
-@dataclass
+@dataclass(frozen=True)
 class Utility:
     """Size against distance, s exp(-d / scale) (Gonzalez-Banos & Latombe 2002)."""
 
     scale: float = 0.75
     power: float = 1.0
 
+    def scores(self, view: Snapshot) -> NDArray[np.float32]:
+        """(K,) logarithm of the utility."""
+        d = view.distance / view.sensor_cells
+        return np.asarray(self.power * np.log(view.frontiers.size) - d / self.scale, np.float32)
+
     def choose(self, view: Snapshot) -> int:
         """See :class:`Explorer`."""
-        d = view.distance / view.sensor_cells
-        return int((self.power * np.log(view.frontiers.size) - d / self.scale).argmax())
+        return int(self.scores(view).argmax())
 
 
-@dataclass
+@dataclass(frozen=True)
 class NextBestView:
     """Unknown area in view against distance, g exp(-d / scale)."""
 
@@ -53,7 +57,7 @@ class NextBestView:
         return int((self.power * np.log(view.frontiers.gain + 1) - d / self.scale).argmax())
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tour:
     """First stop of the shortest open tour of all frontiers (TARE, Cao et al. 2021), 2-opt.
 

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ._jit import njit
 
+PIECE_CELLS = 24
+"""Longer frontiers are cut, about this long."""
+
 
 @dataclass(frozen=True)
 class Frontiers:
@@ -41,7 +44,7 @@ def find(
     grid: NDArray[np.int8],
     reachable: NDArray[np.bool_],
     sensor_cells: float,
-    piece_cells: int = 24,
+    piece_cells: int = PIECE_CELLS,
     min_cells: int = 1,
 ) -> Frontiers:
     """The frontiers of a map.

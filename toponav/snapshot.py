@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import geodesic
-from .frontier import Frontiers, find
+from .frontier import PIECE_CELLS, Frontiers, find
 
 HELD_CELLS = 2
 """A frontier moves by this much while it is driven to and is still the same."""
@@ -33,6 +33,8 @@ class Snapshot:
     """(H, W) cells that the robot fits into; None: all that are free."""
     view_cells: float = 0.0
     """A frontier that the robot does not fit to is seen from this near, along free cells."""
+    piece_cells: int = PIECE_CELLS
+    """Longer frontiers are cut, about this long."""
     hope: NDArray[np.bool_] | None = None
     """(H, W) cells that the robot fits into or may, once they are seen; None: all not occupied."""
     goal: tuple[int, int] | None = None
@@ -55,10 +57,10 @@ class Snapshot:
     def frontiers(self) -> Frontiers:
         """Those that can be reached, or seen from where the robot gets to."""
         if self.walk is None:
-            return find(self.grid, self.cost >= 0, self.sensor_cells)
+            return find(self.grid, self.cost >= 0, self.sensor_cells, self.piece_cells)
         off = geodesic.costs_from(self.grid == 0, np.argwhere(self.cost >= 0))
         near = (off >= 0) & (off <= self.view_cells * geodesic.STRAIGHT)
-        found = find(self.grid, near, self.sensor_cells)
+        found = find(self.grid, near, self.sensor_cells, self.piece_cells)
         lookout = [geodesic.path(off, (int(y), int(x)))[0] for y, x in found.cell]
         return replace(found, lookout=np.array(lookout, np.int64).reshape(-1, 2))
 

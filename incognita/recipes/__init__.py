@@ -5,10 +5,11 @@ from typing import Any
 
 from .agv import RECIPES, VARIANTS, Recipe
 from .config import OverrideError, override
+from .explorer import EXPLORER, ExplorerRecipe, train_explorer
 from .h_dqn import H_DQN, HdqnRecipe, train_h_dqn
 from .train import run
 
-JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN}
+JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN, EXPLORER.name: EXPLORER}
 """Everything that can be trained, by name."""
 
 
@@ -18,14 +19,19 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: an option that this kind of job does not have.
     """
+    quiet = {"console": options["console"], "quiet": options["quiet"]}
+    if isinstance(job, ExplorerRecipe):
+        if options.get("warm_start") is not None:
+            raise ValueError(f"{job.name} cannot be warm-started")
+        return train_explorer(job, folder, resume=bool(options.get("resume")), **quiet)
     if isinstance(job, HdqnRecipe):
         if options.get("resume") or options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be resumed or warm-started, it is trained anew")
-        return train_h_dqn(job, folder, console=options["console"], quiet=options["quiet"])
+        return train_h_dqn(job, folder, **quiet)
     return run(job, folder, **options)
 
 
 __all__ = [
-    "JOBS", "RECIPES", "VARIANTS", "HdqnRecipe", "OverrideError", "Recipe", "override", "run",
-    "run_job", "train_h_dqn",
+    "JOBS", "RECIPES", "VARIANTS", "ExplorerRecipe", "HdqnRecipe", "OverrideError", "Recipe",
+    "override", "run", "run_job", "train_explorer", "train_h_dqn",
 ]  # fmt: skip

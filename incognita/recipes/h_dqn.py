@@ -34,7 +34,6 @@ from toponav.snapshot import Snapshot
 
 from ..goal import in_sight
 
-
 MAP_EVERY = 2 * SCAN_EVERY
 """Control periods between scans that are entered in training: mapping is half of its cost."""
 

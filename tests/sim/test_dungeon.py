@@ -7,6 +7,7 @@ import pytest
 from incognita.explore import explore, omniscient
 from sim.dungeon import CELL_PX, UNSEEN_PX, DungeonMap, DungeonRun, draw, load
 from toponav.explorers import Nearest, Random, Tour, Utility
+from toponav.occupancy import OccupancyMap
 
 
 def room(width=20, height=15):
@@ -14,6 +15,14 @@ def room(width=20, height=15):
     wall = np.ones(((height + 2) * 16, (width + 2) * 16), bool)
     wall[16:-16, 16:-16] = False
     return DungeonMap("room", wall, (wall.shape[1] / 2 + 2, wall.shape[0] / 2 + 2))
+
+
+def pixels(seen):
+    """(H, W) what is seen, from the bits of cells."""
+    bits = seen[:, :, None] >> np.arange(CELL_PX**2) & 1
+    h, w = seen.shape
+    blocks = bits.reshape(h, w, CELL_PX, CELL_PX).transpose(0, 2, 1, 3)
+    return blocks.reshape(h * CELL_PX, w * CELL_PX).astype(bool)
 
 
 def test_a_map_is_read_by_its_greys(tmp_path):
@@ -36,11 +45,11 @@ def test_a_look_shows_a_disc_and_nothing_behind_walls():
     y, x = (run.at + 0.5) * CELL_PX
     yy, xx = np.mgrid[: run.map.wall.shape[0], : run.map.wall.shape[1]] + 0.5
     away = np.hypot(yy - y, xx - x)
-    seen = run.belief.data == 0
+    seen = pixels(run.seen) & ~run.map.wall
     assert seen[away < 70].mean() > 0.99 and not seen[away > 82].any()
     assert run.unseen_px == (~run.map.wall).sum() - seen.sum()
     small = DungeonRun(room(4, 4))
-    assert small.finished and (small.belief.data[small.map.wall] != 0).all()
+    assert small.finished and (small.grid[small.map.views.wall_bits > 0] != 0).all()
 
 
 def test_what_a_look_enters_is_what_the_mapper_of_a_robot_enters():
@@ -52,10 +61,11 @@ def test_what_a_look_enters_is_what_the_mapper_of_a_robot_enters():
     py = np.floor(y + far * np.sin(angles)[:, None]).astype(int)
     hit = run.map.wall[py, px]
     ranges = np.where(hit.any(axis=1), far[hit.argmax(axis=1)], 80.0)
-    mine = run.belief.data.copy()
-    run.belief.data[:] = -1
-    run.belief.integrate((x, y, 0), ranges, angles, 80.0, behind=0.0)
-    assert (mine != run.belief.data).mean() < 2e-4
+    belief = OccupancyMap(np.full(run.map.wall.shape, -1, np.int8), 1.0)
+    belief.integrate((x, y, 0), ranges, angles, 80.0, behind=0.0)
+    mine = np.where(pixels(run.seen), np.where(run.map.wall, 100, 0), -1)
+    assert (mine != belief.data).mean() < 2e-4
+    assert (run.grid != belief.coarse(CELL_PX)).mean() < 2e-4
 
 
 def test_steps_are_counted_and_walls_refused():
