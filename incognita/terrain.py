@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rnd_agv.observation import full_circle
 from rnd_agv.pure_pursuit import PurePursuit, PurePursuitConfig
 from rnd_agv.robot import JACKAL
-from sim.backend import CONTROL_DT, SCAN_EVERY
+from sim.backend import CONTROL_DT
 from sim.mujoco_terrain import RingLidar, TerrainSim
 from sim.worlds.terrain import Terrain
 from toponav.terrain_mind import TerrainConfig, TerrainMind
@@ -28,7 +28,10 @@ class DriveConfig:
 
     speed: float = 0.8
     """m/s."""
+    scan_s: float = 0.2
+    """Time between two scans, held between."""
     replan_s: float = 1.0
+    """Time between two plans."""
     calm_rad: float = 0.2
     """Up to this tilt full speed,"""
     steep_rad: float = 0.5
@@ -49,7 +52,7 @@ class DriveConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("speed", "replan_s", "stuck_s", "stuck_m", "back_s", "limit_s"):
+        for name in ("speed", "scan_s", "replan_s", "stuck_s", "stuck_m", "back_s", "limit_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (0 <= self.calm_rad < self.steep_rad and 0 < self.slowest <= 1):
@@ -110,13 +113,14 @@ def cross(
     spec = full_circle(sim.lidar.azimuths, sim.lidar.range_m)
     goal = terrain.goal_w
     plan_s: list[float] = []
+    scan_every = max(round(d.scan_s / CONTROL_DT), 1)
     track = [sim.pos_w.copy()]
     moved_w, moved_t, back_until, backed = sim.pose_w[:2].copy(), 0.0, -1.0, 0
     planned, turned, success, t = -np.inf, 0.0, False, 0.0
     ranges = np.full(sim.lidar.azimuths, sim.lidar.range_m)
     for step in range(int(d.limit_s / CONTROL_DT)):
         t = step * CONTROL_DT
-        if step % SCAN_EVERY == 0:
+        if step % scan_every == 0:
             ranges = see(sim, mind)
         mind.drive(t, sim.pos_w, sim.pose_w[2], sim.energy_j)
         if t - planned >= d.replan_s:
