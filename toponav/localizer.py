@@ -534,6 +534,7 @@ class Localizer:
     ) -> None:
         self.config = config or LocalizerConfig()
         self._nodes: dict[int, _Node] = {}
+        self._drawn: tuple[list[_Node], Field | None] = ([], None)
         self.place(pose_w)
 
     def __len__(self) -> int:
@@ -626,7 +627,7 @@ class Localizer:
         near = self._near(self.pose_w[:2])
         if not near or len(points := np.asarray(points, np.float64)) == 0:
             return self._told(None, False)
-        field = Field.of(np.concatenate([n.walls_w for n in near]), c.cell_m, c.sigma_m)
+        field = self._field(near)
         window = (c.window_m, c.window_rad)
         found = match(points, field, self.pose_w, *window, prior=self.cov)
         off = found.pose - self.pose_w
@@ -741,11 +742,22 @@ class Localizer:
         return np.array([n.pose_w[:2] for n in self._nodes.values()]).reshape(-1, 2)
 
     def _near(self, xy_w: Array) -> list[_Node]:
-        """The nearest nodes within reach, nearest first."""
+        """The nearest nodes within reach, oldest first."""
         away = np.hypot(*(self._positions() - xy_w).T)
         nodes = list(self._nodes.values())
-        first = np.argsort(away, kind="stable")[: self.config.near]
+        first = np.sort(np.argsort(away, kind="stable")[: self.config.near])
         return [nodes[k] for k in first if away[k] <= self.config.reach_m]
+
+    def _field(self, near: list[_Node]) -> Field:
+        """Of these nodes; the last one made is kept, the robot stays among the same for a while."""
+        kept, field = self._drawn
+        if field is None or len(kept) != len(near) or any(
+            a is not b for a, b in zip(kept, near, strict=True)
+        ):  # fmt: skip
+            ends = np.concatenate([n.walls_w for n in near])
+            field = Field.of(ends, self.config.cell_m, self.config.sigma_m)
+            self._drawn = near, field
+        return field
 
     def _moved(self, pose_w: Array, cov: Array, step: Array) -> tuple[Array, Array]:
         """Predict pose and covariance: ``step`` (3,) is the new pose in the frame of the old."""

@@ -13,7 +13,7 @@ interface, it is given times, poses and scans, and says where to drive.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import deque
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -89,18 +89,18 @@ class Navigation(Exploration):
         """(2,) each, m, still to be driven to."""
         self.patrol = False
         """Begin again with the first goal after the last?"""
-        self.reached: list[NDArray[np.float64]] = []
-        """The latest goals reached, at most 100."""
-        self.missed: list[NDArray[np.float64]] = []
-        """The latest goals given up, at most 100."""
+        self.arrivals, self.misses = 0, 0
+        """Goals reached, and given up, in all."""
         self.shut: dict[tuple[int, int], Shut] = {}
         """Edges (a, b), a < b, that were dropped and may come back."""
         self.tries: dict[tuple[int, int], int] = {}
-        """Failures of each edge in the graph since it last was fine."""
+        """Failures of each doubted edge in the graph since it last was fine."""
+        self.dropped: deque[tuple[tuple[int, int], int]] = deque(maxlen=1000)
+        """The latest edges dropped, and after how many failures."""
         self._route: list[int] = []
         self._passed = -1
         self._waiting_s: float | None = None
-        self._linked = False
+        self._linked, self._newest, self._missed_before = False, -1, 0
 
     def go(self, goals: ArrayLike, patrol: bool = False) -> None:
         """Drive to these goals (K, 2), m, map frame, in this order, from now on.
@@ -112,22 +112,30 @@ class Navigation(Exploration):
         if len(points) == 0 or not np.isfinite(points).all():
             raise ValueError(f"goals must be (K, 2) finite, K >= 1, got {points.tolist()}")
         self.goals, self.patrol = list(points), patrol
-        self.reason, self._homed = None, False
+        self.reason, self._homed, self._missed_before = None, False, self.misses
         self.decision = Decision(Task.GOAL)
         self._replan()
+
+    def floor(self, view: Snapshot | None = None) -> Floor:
+        """Where the robot fits, for all that is known."""
+        assert self.map is not None
+        walk = (view or self._view()[0])._open
+        return Floor(walk, self.map.origin_w, self.map.resolution * self.config.factor)
 
     # The loop: overrides the choice of a frontier
 
     def _explore(self, t_s: float, view: Snapshot) -> Decision | None:
-        assert self.map is not None
-        floor = Floor(view._open, self.map.origin_w, self.map.resolution * self.config.factor)
+        floor = self.floor(view)
         self._review(t_s, floor)
-        while self.goals:
+        for _ in range(len(self.goals)):
             found = self._leg(t_s, view, floor)
             if found is not None:
                 return found
+        if self.goals:  # a patrol, and each of its goals is just here or out of reach
+            return Decision(Task.TURN, heading_w=float(self._pose_w[2]))
         if self.reason is None:
-            self.reason = Reason.GOAL if self.reached else Reason.UNREACHABLE
+            missed = self.misses > self._missed_before
+            self.reason = Reason.UNREACHABLE if missed else Reason.GOAL
         return None
 
     def _locate(self, t_s: float) -> Decision:
@@ -138,7 +146,8 @@ class Navigation(Exploration):
         """What to do for the first goal; None: it is settled."""
         goal = self.goals[0]
         if np.hypot(*(goal - self._pose_w[:2])) <= self.config.reach_m:
-            self._settled(self.reached)
+            self.arrivals += 1
+            self._settled()
             return None
         if not self._route and not self._plan(t_s, view, floor):
             return self._without_route(t_s, view, floor)
@@ -151,10 +160,9 @@ class Navigation(Exploration):
         self._waiting_s = None
         return self._follow(t_s, view, floor)
 
-    def _settled(self, where: list[NDArray[np.float64]]) -> None:
+    def _settled(self) -> None:
+        """On to the next goal."""
         goal = self.goals.pop(0)
-        where.append(goal)
-        del where[:-100]
         if self.patrol:
             self.goals.append(goal)
         self._replan()
@@ -244,7 +252,7 @@ class Navigation(Exploration):
         self.tries[key] = self.tries.get(key, 0) + 1
         if self.graph.fail(a, b, t_s):
             self.shut[key] = Shut(edge, t_s)
-            self.tries.pop(key, None)
+            self.dropped.append((key, self.tries.pop(key)))
         return True
 
     # Driving
@@ -306,7 +314,8 @@ class Navigation(Exploration):
         else:
             self._bring_back(t_s, self.rules.again_s)
         if t_s - self._waiting_s > self.rules.wait_s:
-            self._settled(self.missed)
+            self.misses += 1
+            self._settled()
             return None
         return Decision(Task.TURN, heading_w=float(self._pose_w[2]) + 0.5)
 
@@ -355,14 +364,3 @@ class Navigation(Exploration):
         if self.graph.edge(a, b) is None:
             edge = replace(shut.edge, beta=min(shut.edge.beta, 4.0))
             self.graph.join(a, b, t_s, edge.length_m, edge)
-
-
-def nearest_first(points: Iterable[ArrayLike], xy: ArrayLike) -> list[NDArray[np.float64]]:
-    """Points (2,) in the order in which a robot at ``xy`` visits the nearest one that is left."""
-    left, at = [np.asarray(p, np.float64) for p in points], np.asarray(xy, np.float64)[:2]
-    out: list[NDArray[np.float64]] = []
-    while left:
-        k = int(np.argmin([np.hypot(*(p - at)) for p in left]))
-        at = left.pop(k)
-        out.append(at)
-    return out

@@ -41,10 +41,14 @@ class TrackerConfig:
     """A lost robot asks anew after so much way ..."""
     ask_rad: float = 1.0
     """... or turning."""
-    trial_m: float = 1.0
+    trial_m: float = 3.0
     """An answer counts once it has held for so much way."""
     trial_scans: int = 10
-    """... and so many scans."""
+    """... and so many scans ..."""
+    trial_inliers: float = 0.85
+    """... each with such a share of inliers ..."""
+    trial_through: float = 0.08
+    """... and looking through less than this share of known walls."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -204,8 +208,8 @@ class Tracker:
         told = loc.track(lidar, points)
         self._trial_m += float(np.hypot(*between(self._odom, lidar)[:2]))
         self._trial_scans += 1
-        fits = told.believed and told.match is not None and told.match.inliers >= c.few_inliers
-        fits = fits and self._through(points) < c.through
+        fits = told.believed and told.match is not None and told.match.inliers >= c.trial_inliers
+        fits = fits and self._through(points) < c.trial_through
         self._doubts = 0 if fits else self._doubts + 1
         if self._doubts >= loc.config.lost_after:
             self.lose()

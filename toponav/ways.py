@@ -78,6 +78,9 @@ def link(
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Join nodes whose way over known floor is short and nearly straight, see :meth:`join`.
 
+    Edges that are longer than the way over known floor, because the robot drove a detour when it
+    made them, are set to that way.
+
     Args:
         graph: changed.
         floor: what is known of it.
@@ -97,14 +100,14 @@ def link(
         here = graph.nodes[a].pose_w[:2]
         line = np.hypot(*(at - here).T)
         near = [k for k in np.argsort(line) if line[k] <= reach_m and ids[k] != a]
-        near = [k for k in near if graph.edge(a, ids[k]) is None]
-        if not near:
-            continue
         ways = floor.ways_m(here, at[near], detour * reach_m)
         for k, way in zip(near, ways, strict=True):
-            if way > detour * line[k] + 2 * floor.cell_m:
-                continue
-            if driven_m(graph, a, ids[k], spare * way) > spare * way:
+            edge = graph.edge(a, ids[k])
+            if edge is not None:
+                edge.length_m = min(edge.length_m, float(max(way, line[k])))
+            elif way <= detour * line[k] + 2 * floor.cell_m and (
+                driven_m(graph, a, ids[k], spare * way) > spare * way
+            ):  # fmt: skip
                 graph.join(a, ids[k], t_s, float(max(way, line[k])))
                 made.append((a, ids[k]))
     return made
