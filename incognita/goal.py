@@ -66,6 +66,9 @@ class FollowPath:
         s = env.state
         if decision.task == Task.BACK_UP:
             return np.array([-0.15, 0.0])
+        if decision.heading_w is not None:
+            off = (decision.heading_w - s.seen_pose_w[0, 2] + np.pi) % (2 * np.pi) - np.pi
+            return np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
         if decision.target_w is None or decision.path_w is None:
             return np.zeros(2)
         return self.planner.act(

@@ -15,6 +15,7 @@ from .exploration import Decision, Exploration, ExplorationConfig, Reason, Task
 from .explorers import Explorer
 from .hodat import Hodat
 from .snapshot import Snapshot
+from .tracker import Tracker
 
 MARGIN_M = 2.0
 """The map reaches this far beyond the goal."""
@@ -36,9 +37,10 @@ class GoalSearch(Exploration):
     Args:
         config: of the robot and of patience.
         explorer: chooses among frontiers.
-        goal_w: (2,) position, m, in the frame of the poses; None until :meth:`spot`.
+        goal_w: (2,) position, m, in the map frame; None until :meth:`spot`.
         radius_m: the goal is reached this near.
         unknown: cost of an unknown cell in known ones while known and hoped-for ways are compared.
+        tracker: makes poses on the map of odometry and scans, see :class:`Exploration`.
 
     Raises:
         ValueError: the goal is not two finite numbers, or the radius not > 0.
@@ -47,8 +49,9 @@ class GoalSearch(Exploration):
     def __init__(
         self, config: ExplorationConfig | None = None, explorer: Explorer | None = None,
         goal_w: ArrayLike | None = None, radius_m: float = 0.5, unknown: float = 1.0,
+        tracker: Tracker | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(config, explorer or Hodat())
+        super().__init__(config, explorer or Hodat(), tracker)
         if not radius_m > 0:
             raise ValueError(f"radius_m must be > 0, got {radius_m}")
         self.radius_m, self.unknown = radius_m, unknown

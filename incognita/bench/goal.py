@@ -43,7 +43,7 @@ PAPER = {"success_points": [9, 19], "time_saved": [0.15, 0.36], "coverage": [0.0
 """Ranges of gains in TopoNav's abstract; over which baselines is not known to us."""
 TUNE_LAYOUTS = 500
 """Tuning uses layouts from this number on; the nets are trained on those below 256."""
-SMOKE_STEPS = 200
+SMOKE_STEPS, SMOKE_AGENTS = 200, ("hodat", "hodat-find", "h-dqn")
 GO_LIMIT, GO_LAYOUTS = 10_000, 12
 HORIZONS = (100, 400, 1600)
 """Actions after which the control starts again; the best of them is reported."""
@@ -221,6 +221,9 @@ def goal(
     parts: Annotated[
         list[str] | None, typer.Option("--part", help=f"Only these of {', '.join(PARTS)}.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--agent", help="Only these; no gains without two of them.")
+    ] = None,
     tune_only: Annotated[bool, typer.Option("--tune", help="Tune HODAT, report nothing.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="2 layouts, few agents.")] = False,
     json_file: JsonFile = None,
@@ -228,8 +231,8 @@ def goal(
     """Goals in 100 unseen mazes and room plans: success, SPL, gains over H-DQN (0.3 core-hours)."""
     if tier not in ("kinematic", "mujoco"):
         raise typer.BadParameter(f"must be kinematic or mujoco, got {tier!r}", param_hint="--tier")
-    if unknown := sorted(set(parts or ()) - set(PARTS)):
-        raise typer.BadParameter(f"must be of {', '.join(PARTS)}, got {', '.join(unknown)}")
+    _known("--part", parts, PARTS)
+    _known("--agent", only, sorted({name for names, _ in TABLES.values() for name in names}))
     task = make("goal", **({"max_steps": SMOKE_STEPS} if smoke else {}))
     assert isinstance(task, GoalReaching)
     if tune_only:
@@ -237,33 +240,45 @@ def goal(
         emit({"command": "bench goal --tune", "machine": machine(), "layouts": [held[0], held[-1]],
               "tuned": tune(task, held)}, json_file)  # fmt: skip
         return
-    folder = weights or SHIPPED / "h-dqn-goal"
+    wanted = only or (SMOKE_AGENTS if smoke else None)
     result = measure(
-        task, 2 if smoke else worlds, folder, tier, smoke, parts or PARTS,  # type: ignore[arg-type]
+        task, 2 if smoke else worlds, weights or SHIPPED / "h-dqn-goal", tier,  # type: ignore[arg-type]
+        parts or PARTS, wanted, smoke,
     )  # fmt: skip
     emit(result, json_file)
     if not result.get("passed", True) and not smoke:
         raise typer.Exit(1)
 
 
+def _known(option: str, given: Sequence[str] | None, names: Sequence[str]) -> None:
+    if unknown := sorted(set(given or ()) - set(names)):
+        raise typer.BadParameter(
+            f"must be of {', '.join(names)}, got {', '.join(unknown)}", param_hint=option
+        )
+
+
 def measure(
-    task: GoalReaching, worlds: int, folder: Path, tier: Tier, smoke: bool, parts: Sequence[str]
-) -> dict[str, Any]:
+    task: GoalReaching, worlds: int, folder: Path, tier: Tier, parts: Sequence[str],
+    only: Sequence[str] | None = None, smoke: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that the command reports."""
     layouts = range(TEST_LAYOUTS, TEST_LAYOUTS + worlds)
     everybody = agents(lambda: load_h_dqn(folder))
-    trained = json.loads((folder / "result.json").read_text())
+    nets = only is None or any(name.startswith("h-dqn") for name in only)
+    trained = json.loads((folder / "result.json").read_text()) if nets else {}
     result: dict[str, Any] = {
         "command": "bench goal", "machine": machine(), "tier": tier, "smoke": smoke,
         "layouts": {"first": layouts[0], "count": worlds, "kinds": list(task.kinds)},
         "limit_s": task.config.max_steps * CONTROL_DT, "paper_gains": PAPER,
-        "h_dqn_training": trained, "environment_steps_trained": {
-            "h-dqn": trained["steps"], "hodat": 0},
+        "h_dqn_training": trained,
+        "environment_steps_trained": {"h-dqn": trained.get("steps"), "hodat": 0},
     }  # fmt: skip
     for part, (names, options) in TABLES.items():
         if part not in parts:
             continue
-        wanted = [names[0], names[-1]] if smoke else names
+        wanted = [name for name in names if only is None or name in only]
+        if not wanted:
+            continue
         rows = {name: drive_all(task, layouts, everybody[name], f"{part}: {name}", tier=tier,
                                 **options) for name in wanted}  # fmt: skip
         result[part] = table(task, layouts, part, rows)
@@ -271,8 +286,8 @@ def measure(
         mazes = range(TEST_LAYOUTS, TEST_LAYOUTS + (2 if smoke else 2 * GO_LAYOUTS), 2)
         result["go_explore"] = go_explore(task, mazes, 300 if smoke else GO_LIMIT)
     result["targets"] = {"success": SUCCESS, "spl": SPL}
-    if "told" in parts:
-        best = result["told"]["hodat"]
+    best = result.get("told", {}).get("hodat")
+    if best is not None:
         result["passed"] = best["success"] >= SUCCESS and best["spl"] >= SPL
     return result
 
