@@ -1,4 +1,4 @@
-"""GridWalk of grid maps: classical explorers, tuned on one half, held against each other."""
+"""Exploration of grid maps: classical explorers, tuned on one half, and the learned one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from rich.progress import track
 
 from sim.dungeon import DungeonMap, DungeonRun, draw, load
 from toponav.explorers import Explorer, Nearest, NextBestView, Random, Tour, Utility
+from toponav.meta import MetaExplorer
 
 from ..cli import JsonFile, console, emit
 from ..explore import GridWalk, explore, omniscient
+from ..recipes.explorer import given
 from ..recipes.train import machine
+from ..shipped import folder_of
 from ..stats import bootstrap_interval
 
-SCALES, POWERS = (0.5, 0.75, 1.0, 1.5), (1.0, 1.5, 2.0)
+SCALES, POWERS = (0.5, 0.75, 1.0, 1.5), (1.0, 1.25, 1.5, 2.0)
 """What the utility explorer and the next best view are tuned over."""
 MARGINS = (0.0, 0.05, 0.1, 0.2)
 """What the tour is tuned over."""
@@ -31,15 +34,12 @@ def halves(data: Path | None, limit: int | None) -> tuple[list[DungeonMap], list
     """Maps to tune on and maps to report, alternating by file name; drawn ones without ``data``.
 
     Raises:
-        typer.BadParameter: the folder holds no maps.
+        ValueError: the folder holds too few maps.
     """
     if data is None:
         tune, report = ([draw(first + k) for k in range(DRAWN)] for first in (0, 100_000))
     else:
-        files = sorted(data.glob("*.png"))
-        if len(files) < 2:
-            raise typer.BadParameter(f"must hold at least 2 images, got {data}", param_hint="data")
-        tune, report = ([load(file) for file in files[k::2]] for k in (0, 1))
+        tune, report = ([load(file) for file in files] for files in given(data))
     return tune[:limit], report[:limit]
 
 
@@ -54,19 +54,20 @@ def mean_px(runs: Sequence[GridWalk]) -> float:
     return float(np.mean([run.driven_px for run in runs]))
 
 
-def tuned(maps: Sequence[DungeonMap]) -> dict[str, Explorer]:
-    """The opponents, each with the settings that drive least on ``maps``."""
+def tuned(maps: Sequence[DungeonMap]) -> tuple[dict[str, Explorer], str]:
+    """The opponents, each with the settings that drive least on ``maps``, and who drives least."""
     families: dict[str, list[Explorer]] = {
         "utility": [Utility(s, p) for s in SCALES for p in POWERS],
         "next-best-view": [NextBestView(s, p) for s in SCALES for p in POWERS],
         "tour": [Tour(margin) for margin in MARGINS],
     }
     best: dict[str, Explorer] = {"nearest": Nearest()}
+    least = {"nearest": mean_px(drive(maps, Nearest(), "nearest"))}
     for name, candidates in families.items():
         scored = [mean_px(drive(maps, e, f"tuning {name}")) for e in candidates]
-        best[name] = candidates[int(np.argmin(scored))]
+        best[name], least[name] = candidates[int(np.argmin(scored))], min(scored)
         console.print(f"{name}: {best[name]} of {len(candidates)} settings, {min(scored):.0f} px")
-    return best | {"random": Random()}
+    return best | {"random": Random()}, min(least, key=lambda name: least[name])
 
 
 def compare(mine: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, Any]:
@@ -86,34 +87,61 @@ def explore_maps(
     data: Annotated[
         Path | None, typer.Option(help="Folder of DungeonMaps images; drawn maps if not given.")
     ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Policy folder of an explorer, or a shipped one; none for none.")
+    ] = "explorer",
     limit: Annotated[int | None, typer.Option(min=1, help="Maps of each half at most.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="3 maps a half.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Distance to see a map: explorers tuned on half of them (about 0.3 core-hours)."""
+    """Distance to see a map: tuned on half of them, reported on the other (5 core-minutes)."""
     tune, report = halves(data, 3 if smoke else limit)
+    explorers, best = tuned(tune)
+    if policy != "none":
+        explorers["learned"] = MetaExplorer(folder_of(policy))
     result: dict[str, Any] = {
         "command": "bench explore", "machine": machine(),
-        "maps": {"tuned_on": len(tune), "reported": len(report)}, "explorers": {},
+        "maps": {"tuned_on": len(tune), "reported": len(report), "given": data is not None},
+        "best_classical_when_tuned": best, "explorers": {},
     }  # fmt: skip
     driven: dict[str, NDArray[np.float64]] = {}
-    for name, explorer in tuned(tune).items():
+    for name, explorer in explorers.items():
         runs = drive(report, explorer, name)
-        times = [s for run in runs for s in run.decision_s]
         driven[name] = np.array([run.driven_px for run in runs])
-        result["explorers"][name] = {
-            "settings": str(explorer),
-            "finished": float(np.mean([run.finished for run in runs])),
-            "mean_px": mean_px(runs),
-            "interval_95": bootstrap_interval(driven[name], np.mean),
-            "decision_p95_ms": 1e3 * float(np.quantile(times, 0.95)),
-        }
+        result["explorers"][name] = summary(explorer, runs)
     rows = track(report, "omniscient", console=console, transient=True)
     result["omniscient_px"] = float(np.mean([omniscient(one) for one in rows]))
     for name, mine in driven.items():
-        if name != "nearest":
-            result["explorers"][name]["against_nearest"] = compare(mine, driven["nearest"])
+        against = {"nearest", best} if name == "learned" else {"nearest"} - {name}
+        for other in sorted(against):
+            result["explorers"][name][f"against_{other}"] = compare(mine, driven[other])
     emit(result, json_file)
+
+
+def summary(explorer: Explorer, runs: Sequence[GridWalk]) -> dict[str, Any]:
+    """What an explorer did on all maps."""
+    times = [s for run in runs for s in run.decision_s]
+    out = {
+        "settings": getattr(explorer, "manifest", {}).get("recipe", str(explorer)),
+        "finished": float(np.mean([run.finished for run in runs])),
+        "mean_px": mean_px(runs),
+        "interval_95": bootstrap_interval(np.array([run.driven_px for run in runs]), np.mean),
+        "decision_p95_ms": 1e3 * float(np.quantile(times, 0.95)),
+        "coverage": curve(runs),
+    }
+    if isinstance(explorer, MetaExplorer):
+        out["overruled"] = explorer.overruled / len(times)
+    return out
+
+
+def curve(runs: Sequence[GridWalk]) -> dict[str, list[float]]:
+    """Of what the first look does not show, the mean share seen after each distance."""
+    px = np.arange(0.0, 2401.0, 200.0)
+    seen = []
+    for run in runs:
+        far, unseen = np.array(run.curve, float).T
+        seen.append(1 - np.interp(px, far, unseen) / unseen[0])
+    return {"px": px.tolist(), "seen": np.mean(seen, axis=0).round(4).tolist()}
 
 
 def register(app: typer.Typer) -> None:

@@ -51,7 +51,7 @@ class ExplorerRecipe:
     """Folder of DungeonMaps images: every second is learned from; None: drawn ones only."""
     rounds: int = 6
     """Explorations of each given map."""
-    drawn: int = 2500
+    drawn: int = 2000
     """Drawn maps, one exploration of each."""
     improved: tuple[int, ...] = (300, 300)
     """Rounds of double Q-learning after the fit, each on so many explorations by its policy."""
@@ -73,7 +73,7 @@ class ExplorerRecipe:
     layers: int = 2
     members: int = 4
     """Heads; each learns from three quarters of a batch."""
-    steps: int = 8000
+    steps: int = 6000
     batch: int = 96
     lr: float = 1e-3
     """At its highest: it rises over a tenth of the steps and falls to nothing."""
