@@ -103,6 +103,8 @@ class Tracker:
         self._asked: Array | None = None
         self._trial_m, self._trial_scans = math.inf, 0
         self._odom: Array | None = None
+        self._base: Array | None = None
+        self._gone_m = 0.0  # since the last scan; turning on the spot is no way
 
     def follow(
         self, odom: ArrayLike, ranges: ArrayLike, angles: ArrayLike, range_max: float,
@@ -119,6 +121,8 @@ class Tracker:
         base = np.asarray(odom, np.float64)
         lidar = compose(base, lidar_b)
         points = scan_points(ranges, angles, range_max)
+        self._gone_m = 0.0 if self._base is None else float(np.hypot(*(base - self._base)[:2]))
+        self._base = base.copy()
         if not self._began:
             self.localizer.place(lidar)
         if self.lost:
@@ -204,9 +208,8 @@ class Tracker:
     def _try(self, lidar: Array, points: Array) -> None:
         """Hold an answer against one more scan."""
         c, loc = self.config, self.localizer
-        assert self._odom is not None
         told = loc.track(lidar, points)
-        self._trial_m += float(np.hypot(*between(self._odom, lidar)[:2]))
+        self._trial_m += self._gone_m
         self._trial_scans += 1
         fits = told.believed and told.match is not None and told.match.inliers >= c.trial_inliers
         fits = fits and self._through(points) < c.trial_through
