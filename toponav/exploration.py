@@ -209,6 +209,7 @@ class Exploration:
         self._least_m, self._since_s = math.inf, 0.0
         self._failed: list[_Failed] = []
         self._turned, self._all_round = 0, False
+        self._left = 0
         self._heading: float | None = None
         self._stood_w, self._stood_s, self._back_until_s = np.zeros(3), 0.0, -math.inf
         self._homed = False
@@ -386,7 +387,12 @@ class Exploration:
         self.frontiers_w = self._centre(view.frontiers.cell)
         self._gains(view.frontiers)
         view.visits, view.fails = self._history()
+        held = view.held
+        if self._target is not None and held is None:
+            self._left = max(self._left - 1, 0)
+        view.left = self._left
         chosen = self.explorer.choose(view)
+        self._left += held is not None and chosen != held
         target, lookout = self.frontiers_w[chosen], view.frontiers.lookout[chosen]
         if self._target is None or np.hypot(*(target - self._target)) > c.avoid_m:
             self._least_m, self._since_s = math.inf, t_s

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from . import tolls
 from .snapshot import Snapshot
 
+MOST_LEFT = 8
+"""Leaving more targets than this holds on no harder."""
+
 
 @dataclass(frozen=True)
 class HodatConfig:
@@ -55,7 +58,9 @@ class HodatConfig:
     unknown: float = 1.0
     """Cost of an unknown cell on the way to the goal, in known ones: 1 hopes for the best."""
     keep: float = 0.0
-    """Added to the frontier that is being driven to, against turning round for a little."""
+    """Added to the frontier that is being driven to, against turning round for a little; doubled
+    for each target that was left for another. A gap of the robot's own width that opens and closes
+    as scans come in would have it turn round for ever."""
 
     def __post_init__(self) -> None:
         for name in ("novelty", "goal", "gain", "cost", "fails", "keep"):
@@ -69,12 +74,12 @@ class HodatConfig:
 
 
 TO_GOAL = HodatConfig(
-    novelty=0.0, gain=0.1, goal=200.0, cost=1.0, goal_ranges=200.0, unknown=1.5
+    novelty=0.0, gain=0.1, goal=200.0, cost=1.0, goal_ranges=200.0, unknown=1.5, keep=0.05
 )  # fmt: skip
 """Tuned for a goal whose position is known: with a long scale the goal's term is linear, and what
 is least is the way to the frontier and on to the goal (as D* Lite, Koenig and Likhachev 2002)."""
 
-TO_FIND = HodatConfig(novelty=0.1, gain=0.3, cost=0.5)
+TO_FIND = HodatConfig(novelty=0.1, gain=0.3, cost=0.5, keep=0.03)
 """Tuned for a goal that is known only once it is seen."""
 
 
@@ -104,7 +109,7 @@ class Hodat:
             far = way_to_goal(view, c.unknown) / view.sensor_cells
             out["goal"] = c.goal * np.exp(-far / c.goal_ranges)
         if view.held is not None:
-            out["keep"][view.held] = c.keep
+            out["keep"][view.held] = c.keep * 2.0 ** min(view.left, MOST_LEFT)
         return out
 
     def scores(self, view: Snapshot) -> NDArray[np.float64]:

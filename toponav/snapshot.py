@@ -43,6 +43,8 @@ class Snapshot:
     """(K,) visits of the place nearest to each frontier; None: none."""
     fails: NDArray[np.int64] | None = None
     """(K,) failures near each frontier; None: none."""
+    left: int = 0
+    """Targets left for others while they stood, less those seen through since."""
 
     @cached_property
     def cost(self) -> NDArray[np.int32]:

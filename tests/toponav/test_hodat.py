@@ -98,6 +98,36 @@ def test_what_has_been_begun_is_kept_and_what_failed_is_left():
     assert Hodat(plain).choose(view(fails=fails)) == right
 
 
+def test_every_target_left_for_another_doubles_how_hard_the_next_is_held():
+    v = view()
+    left, right = left_right(v)
+    held, weak = tuple(v.frontiers.cell[right]), HodatConfig(novelty=0, gain=0, keep=0.02)
+    # the left one is 2 ranges nearer: 0.2 * 2 = 0.4 against 0.02, 0.04, ... 0.64
+    chosen = [Hodat(weak).choose(view(target=held, left=k)) for k in range(7)]
+    assert chosen == [left] * 5 + [right] * 2
+
+
+class Turncoat:
+    """Chooses another frontier every time."""
+
+    count = 0
+
+    def choose(self, view):
+        self.count += 1
+        return self.count % len(view.frontiers)
+
+
+def test_the_search_counts_the_targets_that_were_left():
+    mind, walls, seen = GoalSearch(CONFIG, Turncoat()), u_shape(), []
+    choose = mind.explorer.choose
+    mind.explorer.choose = lambda v: seen.append((v.left, len(v.frontiers))) or choose(v)
+    for t in range(5):  # it stands, so every target still does
+        see(mind, np.array([2.0, 4.0, 0.0]), float(t), walls)
+        mind.decide(float(t))
+    assert seen[0][1] > 1
+    assert [left for left, _ in seen] == [0, 0, 1, 2, 3]
+
+
 def test_walls_that_are_known_shut_the_goal_off():
     v = view(goal=(2, 2))
     v.hope = v.grid <= 0
