@@ -23,6 +23,7 @@ from toponav import io
 from toponav.exploration import Exploration, ExplorationConfig
 from toponav.explorers import Explorer, Nearest, NextBestView, Tour, Utility
 from toponav.graph import TopologicalMap
+from toponav.meta import explorer_of
 
 from .demo import run_nodes
 from .explore import Walk, explore_world, floor_cells, seen_share
@@ -38,6 +39,8 @@ from .report import (
     write_report,
 )
 
+EXPLORER = "utility"
+"""What chooses the sub-goals."""
 WALL_S = 200.0
 """Nodes that run longer than this are stopped."""
 FRAME_S = 1.0
@@ -79,7 +82,10 @@ def run_explore_demo(seed: int, out: Path, *, in_process: bool, console: Console
         if why:
             console.print(f"one process, no ROS: {why}", highlight=False, soft_wrap=True)
             bar.update(job, description="exploring")
-            walk = explore_world(world, config, drive=DWA, start_w=_start(world), limit_s=600.0)
+            walk = explore_world(
+                world, config, explorer_of(EXPLORER), drive=DWA, start_w=_start(world),
+                limit_s=600.0,
+            )  # fmt: skip
             replay = Replay(walk.mind, [], walk.curve)
             reason, graph = str(walk.mind.reason), walk.mind.graph
             figures = {"time_s": walk.time_s, "home_m": walk.home_m, "coverage": walk.coverage}
@@ -128,7 +134,7 @@ def _over_ros(seed: int, out: Path, say: Any) -> tuple[Episode, str, Topological
     known = set(EpisodeReader(store).ids())
     arguments = {
         "policy": "dwa", "robot": "jackal", "world": f"rooms:{seed}", "seed": 0, "autoarm": "true",
-        "episodes": store, "folder": maps, "save_at_end": "true",
+        "episodes": store, "folder": maps, "save_at_end": "true", "explorer": EXPLORER,
     }  # fmt: skip
 
     def done() -> bool:

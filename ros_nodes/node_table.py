@@ -65,6 +65,8 @@ SIMULATED = (
     Argument("camera_hz", "0.0", "pictures per simulated second", ("sim_robot.camera_hz",), float),
 )  # fmt: skip
 EXPLORING = (
+    Argument("explorer", "utility", "folder of an explorer's policy file, or utility, nearest, "
+             "next-best-view, tour", ("topo_explorer.explorer",)),
     Argument("folder", "maps", "where ~/save_map writes", ("topo_explorer.folder",)),
     Argument("save_at_end", "false", "do so when it is done", ("topo_explorer.save_at_end",), bool),
     Argument("max_time_s", "3600.0", "for all of it, the way home included",

@@ -127,3 +127,9 @@ def tour(first: NDArray[np.float32], between: NDArray[np.float32]) -> NDArray[np
                     path[i : j + 1] = path[i : j + 1][::-1].copy()
                     better = True
     return path
+
+
+CLASSICAL: dict[str, Explorer] = {
+    "nearest": Nearest(), "utility": Utility(), "next-best-view": NextBestView(), "tour": Tour(),
+}  # fmt: skip
+"""By name."""

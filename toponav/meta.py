@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from learning.policy_file import PolicyFileError, open_session
 
-from .explorers import Utility
+from .explorers import CLASSICAL, Explorer, Utility
 from .meta_features import NAMES, PATCH, PATCH_RANGES, features
 from .snapshot import Snapshot
 
@@ -88,3 +88,17 @@ def trusted(cost: NDArray[np.float32], first: int, config: MetaConfig) -> int:
     saved = cost[first] - cost[best]
     sure = saved.mean() > config.margin + config.doubt * saved.std() and np.isfinite(cost).all()
     return best if sure else first
+
+
+def explorer_of(text: str) -> Explorer:
+    """An explorer by its name, or the learned one of a policy folder.
+
+    Raises:
+        ValueError: it is neither; a policy file that is not intact is one too.
+    """
+    if text in CLASSICAL:
+        return CLASSICAL[text]
+    if not os.path.isdir(text):
+        known = ", ".join(CLASSICAL)
+        raise ValueError(f"explorer must be a policy folder or one of {known}, got {text!r}")
+    return MetaExplorer(text)
