@@ -43,14 +43,16 @@ class PlacesConfig:
     """Rooms that one more frontier of a corridor leads to."""
     ahead_m: float = 4.0
     """How far beyond the frontier those are."""
-    whatever: float = 0.01
+    elsewhere: float = 0.4
+    """Chance that those are of a zone of which the rooms around say nothing."""
+    whatever: float = 0.003
     """Chance of anything behind a frontier that hides as much as ``area_m2`` of the corridor, less
     of one that hides less: the prior may be wrong."""
     least_m2: float = 1.5
     """A smaller place says nothing of its type by what is not in it."""
 
     def __post_init__(self) -> None:
-        for name in ("seen", "corridor", "unlike", "whatever"):
+        for name in ("seen", "corridor", "unlike", "whatever", "elsewhere"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
         for name in ("long_m", "wide_m", "near_m", "ahead_m"):
@@ -251,7 +253,8 @@ class Places:
             behind = has * unseen / np.maximum(1 - has * c.seen * (1 - unseen), 1e-6)
             own = 1 - math.exp(-prior.count[0, wanted] * min(gain_m2[k] / prior.area_m2[0], 1.0))
             more = c.ahead * min(gain_m2[k] / prior.area_m2[0], 1.0)
-            behind[0] = 1 - (1 - own) * (1 - float(rooms @ has)) ** more
+            new = (1 - c.elsewhere) * rooms + c.elsewhere * prior.of_type
+            behind[0] = 1 - (1 - own) * (1 - float(new @ has)) ** more
             hidden = min(gain_m2[k] / prior.area_m2[0], 1.0)
             out[k] = max(float(p @ behind), c.whatever * hidden)
         return out
