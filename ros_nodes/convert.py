@@ -147,6 +147,19 @@ def msg_from_pose(pose_w: ArrayLike, time_s: float, frame: str) -> Any:
     return msg
 
 
+def msg_from_transform(pose: ArrayLike, time_s: float, frame: str, child: str) -> Any:
+    """Pose (3,) x, y, yaw of a child frame -> geometry_msgs/TransformStamped."""
+    from geometry_msgs.msg import Pose, TransformStamped
+
+    at, msg = Pose(), TransformStamped()
+    _fill_pose(at, pose)
+    msg.header.stamp, msg.header.frame_id = stamp_from_seconds(time_s), frame
+    msg.child_frame_id = child
+    msg.transform.translation.x, msg.transform.translation.y = at.position.x, at.position.y
+    msg.transform.rotation = at.orientation
+    return msg
+
+
 def command_from_twist(msg: Any) -> NDArray[np.float64]:
     """geometry_msgs/Twist or TwistStamped -> (2,) v m/s, w rad/s as they came, finite or not."""
     twist = getattr(msg, "twist", msg)

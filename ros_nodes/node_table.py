@@ -67,6 +67,8 @@ SIMULATED = (
 EXPLORING = (
     Argument("explorer", "utility", "folder of an explorer's policy file, or utility, nearest, "
              "next-best-view, tour", ("topo_explorer.explorer",)),
+    Argument("localize", "false", "correct odometry by matching scans",
+             ("topo_explorer.localize",), bool),
     Argument("folder", "maps", "where ~/save_map writes", ("topo_explorer.folder",)),
     Argument("save_at_end", "false", "do so when it is done", ("topo_explorer.save_at_end",), bool),
     Argument("max_time_s", "3600.0", "for all of it, the way home included",

@@ -2,6 +2,8 @@
 
 In: ``scan``, ``odom``, optional (a localiser's) ``pose``; ``explore/resume`` as of explore_lite.
 Out: ``goal_pose``, ``~/map``, ``~/plan``, ``~/graph``, ``~/frontiers``, ``~/state``.
+With ``localize`` scans correct odometry: sub-goals stay in the odometry frame, what is drawn is in
+the map frame, and map -> odom goes out on ``/tf``.
 Services (Trigger): ``~/pause``, ``~/resume``, ``~/return_home``, ``~/save_map``.
 It never moves the robot itself, and nothing but sub-goals tells whoever does.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from rnd_agv.grid import OccupancyGrid as Grid
 from rnd_agv.observation import ScanSpec
 from toponav import io
 from toponav.exploration import Decision, Exploration, ExplorationConfig, Task
+from toponav.localizer import transform
+from toponav.meta import explorer_of
+from toponav.tracker import Tracker
 
 from . import convert
 from .parameters import declare
@@ -49,10 +54,17 @@ PERIOD_S = 0.5
 class ExplorerConfig:
     """How the explorer is wired, and its robot."""
 
+    explorer: str = "utility"
+    """Folder of an explorer's policy file; or utility, nearest, next-best-view, tour."""
     frame: str = "odom"
     """Frame of the map and of what is published: odom, or map where a localiser corrects it."""
     use_pose: bool = False
     """Correct odometry by a localiser's poses on the topic pose; nothing before the first."""
+    localize: bool = False
+    """Correct odometry by matching scans, find the robot again when it is lost. Not with use_pose;
+    wants a lidar that sees all round."""
+    map_frame: str = "map"
+    """Frame of the map, with localize."""
     lidar_b: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Pose of the lidar on the base: x, y, yaw, m and rad."""
     radius_m: float = field(default=0.3, metadata={"range": (0.05, 2.0)})
@@ -72,6 +84,10 @@ class ExplorerConfig:
     folder: str = "maps"
     """Where ~/save_map writes exploration.yaml, .pgm, .json and .geojson."""
 
+    def __post_init__(self) -> None:
+        if self.localize and self.use_pose:
+            raise ValueError("localize must be false where use_pose is true: one of them corrects")
+
 
 def pose_at(
     track: Sequence[tuple[float, NDArray[np.float64]]], stamp: float
@@ -86,6 +102,19 @@ def pose_at(
     return np.asarray(a + share * step, np.float64)
 
 
+def moved(decision: Decision, by: NDArray[np.float64]) -> Decision:
+    """A decision in a frame in which the origin of its own has pose ``by`` (3,)."""
+    if not by.any():
+        return decision
+    target, path, heading = decision.target_w, decision.path_w, decision.heading_w
+    return Decision(
+        decision.task,
+        None if target is None else transform(by, target[None])[0],
+        None if path is None else transform(by, path),
+        None if heading is None else heading + float(by[2]),
+    )
+
+
 class TopoExplorer(Node):
     """One decision each half second; the map from every scan."""
 
@@ -96,8 +125,11 @@ class TopoExplorer(Node):
             ExplorationConfig(
                 radius_m=c.radius_m, range_m=c.range_m, resolution_m=c.resolution_m,
                 max_time_s=c.max_time_s, return_home=c.return_home,
-            )
+            ),
+            explorer_of(c.explorer), tracker=Tracker() if c.localize else None,
         )  # fmt: skip
+        self._drawn_in = c.map_frame if c.localize else c.frame
+        self._tf = _tf_publisher(self) if c.localize else None
         self._running, self._said = c.autostart, ""
         self._odom: NDArray[np.float64] | None = None
         self._track: deque[tuple[float, NDArray[np.float64]]] = deque(maxlen=100)
@@ -222,7 +254,8 @@ class TopoExplorer(Node):
         return 1e-9 * float(self.get_clock().now().nanoseconds)
 
     def _stand(self) -> None:
-        """A sub-goal where the robot is: whoever drives stops there."""
+        """A sub-goal where the robot is: whoever drives stops there. Poses that go out are in the
+        frame of odometry, or in that of the localiser's poses."""
         if self._odom is not None and self._map_from_odom is not None:
             pose = convert.compose(self._map_from_odom, self._odom)
             self._goals.publish(convert.msg_from_pose(pose, self._stamp(), self.config.frame))
@@ -236,6 +269,9 @@ class TopoExplorer(Node):
         if before.task == Task.DONE:
             return None
         decision = self.mind.decide(time.monotonic())
+        if self._tf is not None:
+            stamp, frames = self._stamp(), (self._drawn_in, self.config.frame)
+            self._tf(convert.msg_from_transform(self.mind.map_from_odom, stamp, *frames))
         if decision.task == Task.DONE:
             self._stand()
             if self.config.save_at_end:
@@ -249,6 +285,7 @@ class TopoExplorer(Node):
         """Publish the sub-goal if it is another one, or twice a second's time has passed."""
         assert self._odom is not None and self._map_from_odom is not None
         here = convert.compose(self._map_from_odom, self._odom)
+        decision = moved(decision, convert.inverse(self.mind.map_from_odom))
         if decision.target_w is not None and decision.path_w is not None:
             ahead = decision.path_w[-1] - decision.path_w[max(len(decision.path_w) - 3, 0)]
             goal = np.array([*decision.target_w, math.atan2(ahead[1], ahead[0])])
@@ -265,7 +302,7 @@ class TopoExplorer(Node):
 
     def _show(self) -> None:
         """The map and markers, for people."""
-        belief, stamp, frame = self.mind.map, self._stamp(), self.config.frame
+        belief, stamp, frame = self.mind.map, self._stamp(), self._drawn_in
         if belief is None:
             return
         grid = Grid(belief.data, belief.resolution, belief.origin_w)
@@ -287,6 +324,21 @@ class TopoExplorer(Node):
         """Have whoever drives stop here."""
         if self._running and self.mind.decision.task != Task.DONE:
             self._stand()
+
+
+def _tf_publisher(node: Node) -> Callable[[Any], None]:
+    """A function that broadcasts a TransformStamped where tf2_msgs exists, else does nothing."""
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError:
+        node.get_logger().info("tf is off: tf2_msgs is not installed")
+        return lambda _: None
+    publisher = node.create_publisher(TFMessage, "/tf", 100)
+
+    def send(transform: Any) -> None:
+        publisher.publish(TFMessage(transforms=[transform]))
+
+    return send
 
 
 BACK_M = 0.4

@@ -17,10 +17,11 @@ from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from ros_nodes import convert  # noqa: E402
-from ros_nodes.topo_explorer import pose_at  # noqa: E402
+from ros_nodes.topo_explorer import ExplorerConfig, moved, pose_at  # noqa: E402
 from sim import worlds  # noqa: E402
 from sim.worlds import from_ros_map  # noqa: E402
 from toponav import io  # noqa: E402
+from toponav.exploration import Decision, Task  # noqa: E402
 
 KEPT = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -115,3 +116,23 @@ def test_a_scan_is_entered_where_it_was_taken():
     x, y, yaw = pose_at(track, 1.05)
     assert (x, y) == pytest.approx((0.5, 1.0))
     assert abs(yaw) == pytest.approx(np.pi, abs=1e-9)  # half way over the seam
+
+
+def test_a_decision_on_the_map_is_sent_in_the_frame_of_odometry():
+    by = np.array([1.0, 2.0, np.pi / 2])
+    path = np.array([[0.0, 0.0], [3.0, 0.0]])
+    sent = moved(Decision(Task.EXPLORE, path[-1], path), by)
+    assert sent.task == Task.EXPLORE and sent.heading_w is None
+    assert sent.target_w == pytest.approx((1.0, 5.0))
+    np.testing.assert_allclose(sent.path_w, [[1.0, 2.0], [1.0, 5.0]])
+    assert moved(Decision(Task.TURN, heading_w=0.3), by).heading_w == pytest.approx(0.3 + np.pi / 2)
+    msg = convert.msg_from_transform(by, 3.5, "map", "odom")
+    assert (msg.header.frame_id, msg.child_frame_id) == ("map", "odom")
+    at = msg.transform
+    assert (at.translation.x, at.translation.y) == pytest.approx((1.0, 2.0))
+    assert 2 * np.arctan2(at.rotation.z, at.rotation.w) == pytest.approx(np.pi / 2)
+
+
+def test_two_that_correct_odometry_are_one_too_many():
+    with pytest.raises(ValueError, match="localize must be false where use_pose is true"):
+        ExplorerConfig(localize=True, use_pose=True)
