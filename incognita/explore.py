@@ -89,10 +89,11 @@ def drive_to(run: DungeonRun, view: Snapshot, chosen: int) -> None:
 
 
 def omniscient(world: DungeonMap) -> float:
-    """Length of a good tour that sees the map, for one who knows it, px: what to measure against.
+    """Distance of a good tour that sees the map, driven by one who knows it, px: a yardstick.
 
-    Lookouts on the lattice by greedy set cover until at most UNSEEN_PX are unseen, toured in the
-    order of :func:`toponav.explorers.tour`, whose 2-opt is good and not proven shortest.
+    Lookouts on the lattice by greedy set cover until at most UNSEEN_PX are unseen, in the order of
+    :func:`toponav.explorers.tour`, whose 2-opt is good and not proven shortest; a lookout that
+    shows nothing new by the time it is its turn is left out.
     """
     run = DungeonRun(world)
     free = ~world.wall
@@ -103,8 +104,7 @@ def omniscient(world: DungeonMap) -> float:
     cells = np.concatenate([run.at[None], cells])
     seen = np.array([_seen(world, cell) for cell in cells])
     chosen = [0]
-    left = free.reshape(-1, CELL_PX, free.shape[1] // CELL_PX, CELL_PX)[:, 0, :, 0].ravel()
-    left = left & ~seen[0]
+    left = free[::CELL_PX, ::CELL_PX].ravel() & ~seen[0]
     while left.sum() * CELL_PX**2 > UNSEEN_PX:
         best = int((seen & left).sum(axis=1).argmax())
         chosen.append(best)
@@ -112,11 +112,19 @@ def omniscient(world: DungeonMap) -> float:
     walk = free[::CELL_PX, ::CELL_PX]
     at = cells[chosen]
     costs = np.array([geodesic.costs(walk, (int(y), int(x)))[at[:, 0], at[:, 1]] for y, x in at])
-    ways: NDArray[np.float32] = costs.astype(np.float32) * np.float32(CELL_PX / geodesic.STRAIGHT)
-    if len(chosen) == 1:
-        return 0.0
-    order = 1 + tour(ways[0, 1:], ways[1:, 1:])
-    return float(ways[np.concatenate([[0], order[:-1]]), order].sum())
+    ways = costs.astype(np.float32)
+    stops = np.array(chosen)[1:]
+    for stop in stops[tour(ways[0, 1:], ways[1:, 1:])] if len(stops) else stops:
+        shows = seen[stop].reshape(run.grid.shape)
+        if run.finished or not (shows & (run.grid < 0)).any():
+            continue
+        y, x = cells[stop]
+        cost = geodesic.costs(walk, (int(run.at[0]), int(run.at[1])))
+        for cell in geodesic.path(cost, (int(y), int(x)))[1:]:
+            run.step(cell)
+            if run.finished:
+                break
+    return run.driven_px
 
 
 def _seen(world: DungeonMap, cell: NDArray[np.int64]) -> NDArray[np.bool_]:
