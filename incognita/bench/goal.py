@@ -46,7 +46,7 @@ FIRST_LAYOUT = TEST_LAYOUTS + 10_000
 turned round for ever before a gap of its own width."""
 TUNE_LAYOUTS = 500
 """Tuning uses layouts from this number on; the nets are trained on those below 256."""
-SMOKE_STEPS, SMOKE_AGENTS = 200, ("hodat", "hodat-find", "h-dqn")
+SMOKE_STEPS, SMOKE_AGENTS = 60, ("hodat", "hodat-find", "h-dqn")
 GO_LIMIT, GO_LAYOUTS = 10_000, 12
 HORIZONS = (100, 400, 1600)
 """Actions after which the control starts again; the best of them is reported."""

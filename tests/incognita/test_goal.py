@@ -68,16 +68,16 @@ def test_a_goal_in_rooms_is_found_told_or_not():
     told = search(task, 3, Hodat(TO_GOAL))
     assert told.success and not told.touched and told.reason == "goal"
     assert told.shortest_m < told.path_m * 1.05 and 0 < told.coverage < 1
-    blind = search(task, 3, Hodat(), limit_s=20.0, no_goal=True)
-    assert not blind.success and blind.time_s == pytest.approx(20.0, abs=0.1)
+    blind = search(task, 3, Hodat(), limit_s=5.0, no_goal=True)
+    assert not blind.success and blind.time_s == pytest.approx(5.0, abs=0.1)
 
 
 def test_the_baseline_trains_and_what_it_saves_drives(tmp_path):
-    recipe = HdqnRecipe(steps=1600, num_envs=2, layouts=2, batch=4, replay=400, max_steps=200,
+    recipe = HdqnRecipe(steps=800, num_envs=2, layouts=2, batch=2, replay=200, max_steps=60,
                         pretrain=0.1, net=HdqnConfig(hidden=(8, 8)))  # fmt: skip
     options = {"console": None, "quiet": True}
     result = run_job(recipe, tmp_path / "run", **options)
-    assert result["steps"] == 1600
+    assert result["steps"] == 800
     lines = [json.loads(s) for s in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
     logged = set().union(*lines)
     assert {"sub/subgoal", "sub/progress", "sub/collision", "sub/visits", "meta/goal", "meta/time",
@@ -88,8 +88,8 @@ def test_the_baseline_trains_and_what_it_saves_drives(tmp_path):
         again.round()
     for name, weight in again.weights().items():
         np.testing.assert_array_equal(weight, agent.weights[name])  # same seed, same nets
-    row = search(make("goal", max_steps=100), 3, agent, drive=lambda _: DrivePrimitives(agent))
-    assert row.path_m > 0 or row.time_s > 4
+    row = search(make("goal", max_steps=60), 3, agent, drive=lambda _: DrivePrimitives(agent))
+    assert row.path_m > 0 or row.time_s >= 3
     with pytest.raises(ValueError, match="cannot be resumed"):
         run_job(recipe, tmp_path / "run", resume=True, **options)
     with pytest.raises(FileExistsError):
