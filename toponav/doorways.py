@@ -44,6 +44,9 @@ class DoorwayConfig:
     """... and at least this far beyond it."""
     way_rad: float = 0.3
     """A way is at least this wide, seen from the middle."""
+    between: float = 1.5
+    """Between two ways something stands within this many radii of the free disc: the two corners
+    of a room's far end are no two ways."""
     branches_apart_m: float = 3.0
     """Of branchings nearer to each other than this the one with most ways counts, of equals the
     one with the widest disc."""
@@ -56,8 +59,8 @@ class DoorwayConfig:
         for name in ("opens_m", "within_m", "apart_m", "beyond_m", "way_rad", "branches_apart_m"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if not 0 < self.opposite_rad < math.pi or not self.beyond > 1:
-            raise ValueError(f"opposite_rad in (0, pi) and beyond > 1 wanted, got {self}")
+        if not (0 < self.opposite_rad < math.pi and self.beyond > 1 and self.between > 1):
+            raise ValueError(f"opposite_rad in (0, pi), beyond, between > 1 wanted, got {self}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +159,10 @@ class LidarPerception:
         least = c.way_rad * BEAMS / (2 * np.pi)
         # a way begins where an open beam follows a blocked one: few cells have three
         many = np.flatnonzero((open_ & ~np.roll(open_, 1, axis=1)).sum(axis=1) >= 3)
+        clear = _open(field.free, cells[many], c.between * radius[many] / side, _SIN, _COS)
         found = []
-        for k in many:
-            arcs = [arc for arc in _arcs(open_[k]) if arc[0] >= least]
+        for k, near in zip(many, clear, strict=True):
+            arcs = [arc for arc in _arcs(_joined(open_[k], near)) if arc[0] >= least]
             if len(arcs) >= 3:
                 found.append((len(arcs), float(radius[k]), min(arcs)[0], k, max(arcs)[1]))
         rows: list[NDArray[np.float64]] = []
@@ -247,8 +251,20 @@ def _open(free, cells, reach, sin, cos):  # type: ignore[no-untyped-def]
     return out
 
 
+def _joined(open_: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Open beams, and runs of blocked ones of which none is blocked ``near``."""
+    out = open_.copy()
+    for count, middle in _arcs(~open_):
+        first = round(middle * BEAMS / (2 * np.pi) - (count - 1) / 2)
+        run = (first + np.arange(count)) % BEAMS
+        out[run] |= near[run].all()
+    return out
+
+
 def _arcs(open_: NDArray[np.bool_]) -> list[tuple[int, float]]:
-    """Beams and direction, rad, of each run of open ones, of which some are blocked."""
+    """Beams and direction, rad, of each run of open ones; none if all are open."""
+    if open_.all():
+        return []
     first = int(np.flatnonzero(~open_)[0])
     turned = np.roll(open_, -first).astype(int)
     edge = np.flatnonzero(np.diff(np.concatenate([[0], turned, [0]])))
