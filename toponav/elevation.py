@@ -26,7 +26,7 @@ class ElevationConfig:
     """Points of one scan in one cell that are farther apart in height are no ground."""
     stands_scans: int = 2
     """A cell stands out after so many such scans more than scans without."""
-    plane_m: float = 1.0
+    plane_m: float = 1.4
     """Side of the square of cells that a plane is fitted to."""
     plane_cells: int = 6
     """Least cells with a height in that square."""

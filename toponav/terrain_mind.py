@@ -34,11 +34,12 @@ class TerrainConfig:
     """... or takes so long."""
     keep: float = 0.05
     """The way that is being driven is left for one that costs less by more than this share."""
-    roll_weight: float = 0.3
+    unknown: float = 1.0
+    """See :attr:`toponav.terrain_ways.Weights.unknown`."""
+    roll_weight: float = 0.1
     """See :attr:`toponav.terrain_ways.Weights.roll`."""
-    turn_m: float = 2.0
-    """What a turn by a radian counts as on the shortest way: calm driving, by our tuning the best
-    for it. Without it that way would waver between equals."""
+    turn_m: float = 0.02
+    """What a turn by a radian counts as on the shortest way, m: of equal ways the straightest."""
     node_s: float = 0.5
     """The topological map is told where the robot is so often."""
     elevation: ElevationConfig = field(default_factory=ElevationConfig)
@@ -46,7 +47,7 @@ class TerrainConfig:
     way: WayConfig = field(default_factory=WayConfig)
 
     def __post_init__(self) -> None:
-        for name in ("piece_m", "piece_rad", "piece_s", "node_s"):
+        for name in ("piece_m", "piece_rad", "piece_s", "node_s", "unknown"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("roll_weight", "turn_m", "keep"):
@@ -139,7 +140,8 @@ class TerrainMind:
         """What a way costs now."""
         if self.config.shortest:
             return shortest(self.config.turn_m)
-        return Weights(self.model.theta, self.model.config.least, self.config.roll_weight)
+        c = self.config
+        return Weights(self.model.theta, self.model.config.least, c.unknown, c.roll_weight)
 
     def plan(self, pose_w: ArrayLike, goal_w: ArrayLike) -> Way:
         """The way from here to the goal over the ground as it is known now."""

@@ -44,13 +44,11 @@ class WayConfig:
     """Steepest rise over run across a move."""
     rough_max: float = 0.15
     """Roughest ground, m."""
-    unknown: float = 1.3
-    """Cost of ground that was not seen, in that of even ground."""
     free_m: float = 0.5
     """Around the robot nothing is closed: it stands there."""
 
     def __post_init__(self) -> None:
-        for name in ("clearance_m", "pitch_max", "roll_max", "rough_max", "unknown", "free_m"):
+        for name in ("clearance_m", "pitch_max", "roll_max", "rough_max", "free_m"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if self.stride < 1:
@@ -77,6 +75,8 @@ class Weights:
     """(5,) per :data:`toponav.energy.FEATURES`; that of length > 0."""
     least: float = 0.1
     """No move costs less than this share of its length on even ground."""
+    unknown: float = 1.0
+    """Cost of ground that was not seen, in that of even ground."""
     roll: float = 0.0
     """Share by which a move across the steepest allowed slope costs more; less the square of the
     slope less."""
@@ -85,8 +85,8 @@ class Weights:
         theta = np.asarray(self.theta)
         if theta.shape != (5,) or not np.isfinite(theta).all() or theta[0] <= 0 or theta[4] < 0:
             raise ValueError(f"theta must be 5 numbers, the first > 0, the last >= 0, got {theta}")
-        if not 0 < self.least <= 1 or self.roll < 0:
-            raise ValueError(f"least in (0, 1], roll >= 0 wanted, got {self.least}, {self.roll}")
+        if not 0 < self.least <= 1 or self.roll < 0 or self.unknown <= 0:
+            raise ValueError(f"least in (0, 1], unknown > 0 and roll >= 0 wanted, got {self}")
 
 
 def shortest(turn_m: float = 0.02) -> Weights:
@@ -263,7 +263,7 @@ def straighten(
 
 
 def _limits(weights: Weights, config: WayConfig) -> NDArray[np.float64]:
-    return np.array([config.pitch_max, config.roll_max, config.rough_max, config.unknown,
+    return np.array([config.pitch_max, config.roll_max, config.rough_max, weights.unknown,
                      weights.least, weights.roll])  # fmt: skip
 
 
