@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,13 +66,17 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def soak(seed: int, minutes: int, console: Console | None = None) -> Soak:
-    """Run for so many simulated minutes."""
-    plan, rng = floor(seed, SIZE_M), np.random.default_rng([seed, 3])
+def soak(
+    seed: int, minutes: int, size_m: tuple[float, float] = SIZE_M, console: Console | None = None
+) -> Soak:
+    """Run for so many simulated minutes on a floor of this size."""
+    plan, rng = floor(seed, size_m), np.random.default_rng([seed, 3])
     stations = plan.free_points(rng, GOALS, 0.5)
     states = [plan] + [plan.shut_some(rng, 0.2, stations, 0.3)[0] for _ in range(STATES - 1)]
     stage = Stage(plan, np.array([*stations[0], 0.0]), DRIFT, seed)
-    config = ExplorationConfig(radius_m=stage.task.robot.inscribed_m + 0.05, return_home=False)
+    config = ExplorationConfig(
+        radius_m=stage.task.robot.inscribed_m + 0.05, return_home=False, lost_s=math.inf
+    )
     mind: Exploration = Exploration(config, tracker=Tracker())
     out, state = Soak(), 0
 
@@ -97,10 +102,7 @@ def soak(seed: int, minutes: int, console: Console | None = None) -> Soak:
     begun_s, mind = stage.t_s, Navigation(mind.graph, mind.map, config, mind.tracker)
     mind.graph.resume(stage.t_s)
     mind.go(stations, patrol=True)
-    while stage.t_s < 60.0 * minutes - 1:
-        stage.run(mind, 60.0 * minutes - stage.t_s, watch)
-        if mind.reason is not None:  # lost for too long: it goes on looking
-            mind.go(stations, patrol=True)
+    stage.run(mind, 60.0 * minutes - stage.t_s, watch)
     out.note(mind)
     out.driven_m, out.reached, out.missed = stage.driven_m, mind.arrivals, mind.misses
     out.lost = 0 if tracker is None else tracker.answers

@@ -82,7 +82,8 @@ class ExplorerConfig:
     save_at_end: bool = False
     """Do as ~/save_map does once it is done."""
     folder: str = "maps"
-    """Where ~/save_map writes exploration.yaml, .pgm, .json and .geojson."""
+    """Where ~/save_map writes exploration.yaml, .pgm, .json, .geojson and, with localize,
+    .npz."""
 
     def __post_init__(self) -> None:
         if self.localize and self.use_pose:
@@ -238,6 +239,8 @@ class TopoExplorer(Node):
         cells = np.where(belief.data >= 65, 100, np.where(belief.data < 0, -1, 0)).astype(np.int8)
         saved = io.save_map(stem, cells, belief.resolution, belief.origin_w)
         io.save_graph(stem.with_suffix(".json"), self.mind.graph)
+        if self.mind.tracker is not None:
+            io.save_scans(stem.with_suffix(".npz"), self.mind.tracker.localizer)
         if any(True for _ in self.mind.graph.edges()):
             io.export_geojson(stem.with_suffix(".geojson"), self.mind.graph, time.monotonic())
         return str(saved.resolve())

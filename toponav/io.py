@@ -1,4 +1,5 @@
-"""The one file door of this room: the topological map as JSON or Nav2 GeoJSON, a grid as ROS map.
+"""The one file door of this room: the topological map as JSON or Nav2 GeoJSON, a grid as ROS map,
+the scans of a localizer.
 
 Files are written aside, synced and renamed: a reader, or a start after a power cut, finds the old
 file or the new one. Errors begin with the path and name the field.
@@ -12,6 +13,9 @@ import math
 import os
 import re
 import tempfile
+import zipfile
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .graph import GraphConfig, TopologicalMap
+from .localizer import Localizer, LocalizerConfig
 
 SCHEMA, VERSION = "toponav.graph", 1
 ID_LIMIT = 2**31 - 1
@@ -80,6 +85,32 @@ def _dump(value: Any) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+# The scans that a localizer matches against
+
+
+def save_scans(path: str | Path, localizer: Localizer) -> None:
+    """Write all that a localizer keeps, as compressed NumPy arrays (.npz)."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **localizer.state_dict())  # type: ignore[arg-type]
+    _publish(Path(path), buffer.getvalue())
+
+
+def load_scans(path: str | Path, config: LocalizerConfig | None = None) -> Localizer:
+    """The localizer that :func:`save_scans` wrote; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds something else.
+    """
+    localizer = Localizer(config)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            localizer.load_state_dict({name: file[name] for name in file.files})
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: must be scans of a localizer: {error}") from None
+    return localizer
 
 
 # The topological map as a route graph of Nav2

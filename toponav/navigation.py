@@ -114,6 +114,8 @@ class Navigation(Exploration):
         self.goals, self.patrol = list(points), patrol
         self.reason, self._homed, self._missed_before = None, False, self.misses
         self.decision = Decision(Task.GOAL)
+        if self.lost:  # patience begins anew
+            self._lost_s = max(self._lost_s, self._wander_s)
         self._replan()
 
     def floor(self, view: Snapshot | None = None) -> Floor:

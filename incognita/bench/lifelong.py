@@ -22,7 +22,7 @@ from ..stats import bootstrap_interval, iqm
 FIRST_SEED = 200_000
 """Floors that nothing was tuned on."""
 DRIFT = 0.03
-SIZE_M = (24.0, 16.0)
+SIZE_M, SMALL_M = (24.0, 16.0), (11.0, 8.0)
 PHANTOMS = 3
 """Wrong edges put into each graph, believed in."""
 GOALS = 4
@@ -32,9 +32,11 @@ TARGETS = {"success": 0.9, "most_tries": 2, "most_nodes": 512, "edge_precision":
 MIB = 2**20
 
 
-def live(seed: int, episodes: int, kidnaps: int) -> dict[str, Any]:
+def live(
+    seed: int, episodes: int, kidnaps: int, size_m: tuple[float, float] = SIZE_M
+) -> dict[str, Any]:
     """All phases on one floor."""
-    life: Life = explore(seed, DRIFT, SIZE_M)
+    life: Life = explore(seed, DRIFT, size_m)
     made = phantoms(life, PHANTOMS)
     driven = [episode(life) for _ in range(episodes)]
     gone, back = found_again(life, GOALS)
@@ -106,15 +108,16 @@ def lifelong(
     episodes: Annotated[int, typer.Option(min=1, help="Goals on each.")] = 10,
     kidnaps: Annotated[int, typer.Option(min=1, help="Times carried away on each.")] = 10,
     first_seed: Annotated[int, typer.Option(min=0, help="Of the floors.")] = FIRST_SEED,
-    smoke: Annotated[bool, typer.Option("--smoke", help="One floor, twice each.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="One small floor, once each.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Explore, drive while doors change, be carried away (0.4 core-hours)."""
+    size_m = SIZE_M
     if smoke:
-        floors, episodes, kidnaps = 1, 2, 2
+        floors, episodes, kidnaps, size_m = 1, 1, 1, SMALL_M
     seeds = range(first_seed, first_seed + floors)
     rows = track(seeds, "floors", console=console, transient=True)
-    found = [live(seed, episodes, kidnaps) for seed in rows]
+    found = [live(seed, episodes, kidnaps, size_m) for seed in rows]
     result = summary(found)
     met = passed(result)
     emit(
@@ -127,13 +130,13 @@ def lifelong(
 
 
 def soak_bench(
-    minutes: Annotated[int, typer.Option(min=2, help="Simulated; memory counts from 10 on.")] = 60,
+    minutes: Annotated[int, typer.Option(min=1, help="Simulated; memory counts from 10 on.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Of the floor.")] = FIRST_SEED,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Two minutes, and no verdict.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="A minute on a small floor.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """One simulated hour of exploring and patrolling while doors change (0.2 core-hours)."""
-    told = soak(seed, 2 if smoke else minutes, console=console)
+    told = soak(seed, 1, SMALL_M) if smoke else soak(seed, minutes, console=console)
     settle = min(MINUTES, len(told.memory) - 1)
     growth = max(told.memory[settle:]) / told.memory[settle] - 1
     result = {

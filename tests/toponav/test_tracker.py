@@ -6,6 +6,7 @@ import pytest
 from sim import worlds
 from sim.lidar import cast
 from sim.odometry import Odometer
+from toponav import io
 from toponav.exploration import Exploration, ExplorationConfig, Reason, Task
 from toponav.localizer import between, compose
 from toponav.tracker import Tracker, TrackerConfig, clear_way
@@ -129,3 +130,22 @@ def test_bad_input_is_named() -> None:
         Tracker(lost=True)
     with pytest.raises(ValueError, match="spacing_m must be > 0, got 0"):
         TrackerConfig(spacing_m=0.0)
+
+
+def test_scans_are_saved_and_loaded_for_another_visit(tracked, tmp_path) -> None:
+    path = tmp_path / "scans.npz"
+    io.save_scans(path, tracked[0].localizer)
+    again = io.load_scans(path)
+    assert again.ids() == tracked[0].localizer.ids()
+    kept, state = again.state_dict(), tracked[0].localizer.state_dict()
+    assert all(np.array_equal(kept[name], state[name], equal_nan=True) for name in state)
+    tracker = Tracker(again, lost=True)  # switched on somewhere on the map, on a clock of its own
+    for pose in np.tile(square(room(0))[20:], (3, 1)):
+        odom = between(square(room(0))[20], pose)
+        fix = tracker.follow(odom, scan(pose), ANGLES, RANGE_M, LIDAR_B)
+        if not fix.lost:
+            break
+    assert not fix.lost and np.hypot(*between(pose, fix.pose_w)[:2]) < 0.1
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="must be scans of a localizer"):
+        io.load_scans(path)
