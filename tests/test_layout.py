@@ -69,7 +69,11 @@ TABLE = {
     "toponav": Room(
         rooms=GROUND | {"learning"},
         packages=names("numpy cv2"),
-        doors={"_jit.py": names("numba"), "meta_net.py": names("torch")},
+        doors={
+            "_jit.py": names("numba"),
+            "camera.py": names("torch transformers safetensors"),
+            "meta_net.py": names("torch"),
+        },
     ),
     "sim": Room(
         rooms=ISLANDS,
