@@ -125,7 +125,8 @@ def draw(seed: int) -> DungeonMap:
             y, x = rng.permutation(np.argwhere(floor))[0] + rng.integers(-2, 2, size=2)
             y, x = int(np.clip(y, 2, 26)), int(np.clip(x, 2, 36))
             floor[y : y + 2, x : x + 2] = True
-        if 160 <= floor.sum() <= 381:
+        pieces = cv2.connectedComponents(floor.astype(np.uint8), connectivity=4)[0] - 1
+        if pieces == 1 and 160 <= floor.sum() <= 381:
             break
     x, y = middles[int(rng.integers(len(middles)))]
     wall = ~np.kron(floor, np.ones((LATTICE_PX, LATTICE_PX), bool))
