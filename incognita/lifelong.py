@@ -186,7 +186,7 @@ def episode(life: Life) -> dict[str, Any]:
     here = _free_near(life.world, stage.pose_w[:2], robot)
     for _ in range(20):
         goal = life.world.free_points(rng, 1, 0.5)[0]
-        shut, which = life.world.shut_some(rng, SHUT, [here, goal], robot.inscribed_m + 0.07)
+        shut, which = life.world.shut_some(rng, SHUT, [here, goal], robot.circumscribed_m)
         truth = true_floor(shut, robot)
         best = float(truth.ways_m(stage.pose_w[:2], goal[None])[0])
         if FAR_M <= best < np.inf:
@@ -255,9 +255,9 @@ def kidnap(life: Life) -> dict[str, Any]:
 
 
 def _free_near(world: World, xy: NDArray[np.float64], robot: RobotSpec) -> NDArray[np.float64]:
-    """The point nearest to ``xy`` where a disc a little wider than the robot fits."""
+    """The point nearest to ``xy`` at which the robot can turn."""
     grid = world.grid(GRID_M)
-    blocked = grid.inflate(robot.inscribed_m + 0.07, unknown=True)
+    blocked = grid.inflate(robot.circumscribed_m, unknown=True)
     cell = nearest_free(blocked, grid.cell(xy), 10)
     assert cell is not None
     return np.asarray(grid.centre(np.array([cell[0]]), np.array([cell[1]]))[0], np.float64)

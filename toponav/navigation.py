@@ -100,6 +100,7 @@ class Navigation(Exploration):
         self._route: list[int] = []
         self._passed = -1
         self._waiting_s: float | None = None
+        self._hoped: set[tuple[int, int]] = set()  # brought back for this goal
         self._linked, self._newest, self._missed_before = False, -1, 0
 
     def go(self, goals: ArrayLike, patrol: bool = False) -> None:
@@ -114,6 +115,7 @@ class Navigation(Exploration):
         self.goals, self.patrol = list(points), patrol
         self.reason, self._homed, self._missed_before = None, False, self.misses
         self.decision = Decision(Task.GOAL)
+        self._hoped.clear()
         if self.lost:  # patience begins anew
             self._lost_s = max(self._lost_s, self._wander_s)
         self._replan()
@@ -159,12 +161,12 @@ class Navigation(Exploration):
                 break
             if not self._plan(t_s, view, floor):
                 return self._without_route(t_s, view, floor)
-        self._waiting_s = None
         return self._follow(t_s, view, floor)
 
     def _settled(self) -> None:
         """On to the next goal."""
         goal = self.goals.pop(0)
+        self._hoped.clear()
         if self.patrol:
             self.goals.append(goal)
         self._replan()
@@ -299,6 +301,7 @@ class Navigation(Exploration):
                 self._replan()
                 return Decision(Task.TURN, heading_w=float(self._pose_w[2]))
             return self._without_route(t_s, view, floor)
+        self._waiting_s = None  # it gets on
         path = self._centre(geodesic.path(view.cost, cell))
         return Decision(Task.GOAL, path[-1] if len(path) > 1 else target, path)
 
@@ -313,8 +316,8 @@ class Navigation(Exploration):
             path = self._centre(geodesic.path(view.cost, cell))
             if t_s - self._waiting_s < self.rules.wait_s + len(path):
                 return Decision(Task.GOAL, path[-1], path)
-        else:
-            self._bring_back(t_s, self.rules.again_s)
+        elif self._bring_back_one(t_s):
+            self._waiting_s = t_s
         if t_s - self._waiting_s > self.rules.wait_s:
             self.misses += 1
             self._settled()
@@ -360,6 +363,16 @@ class Navigation(Exploration):
         for (a, b), shut in list(self.shut.items()):
             if t_s - shut.since_s >= age_s:
                 self._join_again(a, b, t_s)
+
+    def _bring_back_one(self, t_s: float) -> bool:
+        """The edge that was dropped longest ago, if that is some while; once for each goal."""
+        left = [key for key in self.shut if key not in self._hoped]
+        key = min(left, key=lambda k: self.shut[k].since_s, default=None)
+        if key is None or t_s - self.shut[key].since_s < self.rules.again_s:
+            return False
+        self._hoped.add(key)
+        self._join_again(*key, t_s)
+        return True
 
     def _join_again(self, a: int, b: int, t_s: float) -> None:
         shut = self.shut.pop((a, b))
