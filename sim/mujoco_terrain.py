@@ -28,13 +28,13 @@ SETTLE = 100
 class RingLidar:
     """A lidar with rings of beams on a mast."""
 
-    rings: int = 16
+    rings: int = 24
     azimuths: int = 120
     low_rad: float = -0.45
     """Elevation of the lowest ring, in base_link."""
     high_rad: float = 0.15
     """Elevation of the highest ring."""
-    range_m: float = 10.0
+    range_m: float = 18.0
     height_m: float = 0.7
     """Of its centre above base_link."""
     sigma_m: float = 0.01

@@ -25,17 +25,17 @@ class EnergyConfig:
     """The prior: what one knows of the robot before it has driven."""
 
     mass_kg: float = 18.4
-    rolling: float = 0.08
+    rolling: float = 0.056
     """Coefficient of rolling resistance on even ground."""
     efficiency: float = 1.0
     """Work at the wheels over energy that is counted."""
-    recovered: float = 0.5
+    recovered: float = 0.4
     """Share of a descent's work that saves rolling work; a brake keeps none of the rest."""
-    rough_j_per_m2: float = 150.0
+    rough_j_per_m2: float = 80.0
     """Per metre of way and metre of roughness."""
-    turn_j_per_rad: float = 40.0
+    turn_j_per_rad: float = 75.0
     """A skid steer scrubs its tyres sideways."""
-    doubt: tuple[float, float, float, float, float] = (0.7, 0.2, 0.5, 1.5, 1.0)
+    doubt: tuple[float, float, float, float, float] = (0.3, 0.1, 0.3, 0.7, 0.3)
     """Standard deviations of the five coefficients, as shares of their means."""
     noise_j: float = 6.0
     """Standard deviation of a measured energy from the line."""

@@ -34,7 +34,7 @@ class TerrainConfig:
     """... or takes so long."""
     keep: float = 0.05
     """The way that is being driven is left for one that costs less by more than this share."""
-    unknown: float = 1.0
+    unknown: float = 1.6
     """See :attr:`toponav.terrain_ways.Weights.unknown`."""
     roll_weight: float = 0.1
     """See :attr:`toponav.terrain_ways.Weights.roll`."""
