@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnd_agv.observation import full_circle
-from rnd_agv.pure_pursuit import PurePursuit, PurePursuitConfig
+from rnd_agv.pure_pursuit import PurePursuit, PurePursuitConfig, at_distance, path_ahead
 from rnd_agv.robot import JACKAL
 from sim.backend import CONTROL_DT
 from sim.mujoco_terrain import RingLidar, TerrainSim
@@ -38,9 +38,14 @@ class DriveConfig:
     """... from this one on the least of it."""
     slowest: float = 0.5
     """That least, a share of the speed."""
-    straight_per_m: float = 0.6
-    """An arc of less curvature than this, rad/m, is driven straight: a skid steer scrubs in a wide
-    turn as hard as in a narrow one, so that few short turns cost less than many wide ones."""
+    turn_rad: float = 0.25
+    """The robot stops and turns on the spot once the way ahead bears by more than this, and drives
+    straight until then: in an arc, however wide, a skid steer scrubs its tyres over every metre and
+    its inner wheels brake what the outer ones drive. On the spot a radian costs a third of that."""
+    turned_rad: float = 0.04
+    """... until it bears by less than this."""
+    ahead_m: float = 1.0
+    """The way ahead is its point so far away."""
     stuck_s: float = 4.0
     """Not having moved by ``stuck_m`` in this time, the robot backs up."""
     stuck_m: float = 0.15
@@ -116,7 +121,7 @@ def cross(
     scan_every = max(round(d.scan_s / CONTROL_DT), 1)
     track = [sim.pos_w.copy()]
     moved_w, moved_t, back_until, backed = sim.pose_w[:2].copy(), 0.0, -1.0, 0
-    planned, turned, success, t = -np.inf, 0.0, False, 0.0
+    planned, turned, success, turning, t = -np.inf, 0.0, False, False, 0.0
     ranges = np.full(sim.lidar.azimuths, sim.lidar.range_m)
     for step in range(int(d.limit_s / CONTROL_DT)):
         t = step * CONTROL_DT
@@ -134,8 +139,13 @@ def cross(
             command = driver.act(sim.pose_w, sim.vel_b, ranges, spec, way.path_w, goal)
             steep = (sim.tilt_rad - d.calm_rad) / (d.steep_rad - d.calm_rad)
             command = command * (1 - (1 - d.slowest) * np.clip(steep, 0, 1))
-            if abs(command[1]) < d.straight_per_m * command[0]:
-                command[1] = 0.0
+            path_b, _ = path_ahead(way.path_w, goal, sim.pose_w, d.ahead_m + 1.0)
+            x, y = at_distance(path_b, d.ahead_m)
+            bearing = float(np.arctan2(y, x))
+            turning = abs(bearing) > (d.turned_rad if turning else d.turn_rad)
+            command[1] = 0.0
+            if turning:
+                command = np.array([0.0, np.copysign(np.clip(3 * abs(bearing), 0.4, 1.5), bearing)])
         yaw = sim.pose_w[2]
         sim.step(command)
         turned += abs((sim.pose_w[2] - yaw + np.pi) % (2 * np.pi) - np.pi)

@@ -33,7 +33,7 @@ class EnergyConfig:
     """Share of a descent's work that saves rolling work; a brake keeps none of the rest."""
     rough_j_per_m2: float = 80.0
     """Per metre of way and metre of roughness."""
-    turn_j_per_rad: float = 75.0
+    turn_j_per_rad: float = 30.0
     """A skid steer scrubs its tyres sideways."""
     doubt: tuple[float, float, float, float, float] = (0.3, 0.1, 0.3, 0.7, 0.3)
     """Standard deviations of the five coefficients, as shares of their means."""
