@@ -69,6 +69,8 @@ EXPLORING = (
              "next-best-view, tour", ("topo_explorer.explorer",)),
     Argument("localize", "false", "correct odometry by matching scans",
              ("topo_explorer.localize",), bool),
+    Argument("visit", "", "places to go to once all is seen: x,y or x,y;x,y and so on, m",
+             ("topo_explorer.visit",)),
     Argument("folder", "maps", "where ~/save_map writes", ("topo_explorer.folder",)),
     Argument("save_at_end", "false", "do so when it is done", ("topo_explorer.save_at_end",), bool),
     Argument("max_time_s", "3600.0", "for all of it, the way home included",

@@ -1,6 +1,7 @@
 """Explores by publishing sub-goals: for our planner, for Nav2, for anyone who takes ``goal_pose``.
 
-In: ``scan``, ``odom``, optional (a localiser's) ``pose``; ``explore/resume`` as of explore_lite.
+In: ``scan``, ``odom``, optional (a localiser's) ``pose``; ``explore/resume`` as of explore_lite;
+``explore/visit``, places to go to once all is seen.
 Out: ``goal_pose``, ``~/map``, ``~/plan``, ``~/graph``, ``~/frontiers``, ``~/state``.
 With ``localize`` scans correct odometry: sub-goals stay in the odometry frame, what is drawn is in
 the map frame, and map -> odom goes out on ``/tf``.
@@ -77,6 +78,8 @@ class ExplorerConfig:
     """Time for all of it, the way home included, s."""
     return_home: bool = True
     """Drive home at the end."""
+    visit: str = ""
+    """Places to go to once all is seen, before home: x,y or x,y;x,y and so on, m, in ``frame``."""
     autostart: bool = True
     """Explore at once; else wait for ~/resume."""
     save_at_end: bool = False
@@ -101,6 +104,19 @@ def pose_at(
     step = b - a
     step[2] = (step[2] + np.pi) % (2 * np.pi) - np.pi
     return np.asarray(a + share * step, np.float64)
+
+
+def place_of(text: str) -> NDArray[np.float64]:
+    """(2,) of "x,y".
+
+    Raises:
+        ValueError: it is not two numbers.
+    """
+    parts = text.split(",")
+    try:
+        return np.array([float(parts[0]), float(parts[1])] if len(parts) == 2 else parts, float)
+    except ValueError as error:
+        raise ValueError(f"visit must be x,y or x,y;x,y and so on, got {text!r}") from error
 
 
 def moved(decision: Decision, by: NDArray[np.float64]) -> Decision:
@@ -150,6 +166,9 @@ class TopoExplorer(Node):
         if c.use_pose:
             self.create_subscription(PoseWithCovarianceStamped, "pose", self._on_pose, latest)
         self.create_subscription(Bool, "explore/resume", self._on_resume, latest)
+        self.create_subscription(PoseStamped, "explore/visit", self._on_visit, latest)
+        for place in filter(None, c.visit.split(";")):
+            self.mind.visit(place_of(place))
         for name, act in (
             ("pause", self._pause), ("resume", self._resume), ("return_home", self._home),
             ("save_map", self._save),
@@ -202,6 +221,12 @@ class TopoExplorer(Node):
         self.mind.observe(
             time.monotonic(), pose, near, spec.angles, spec.range_max, self.config.lidar_b
         )
+
+    def _on_visit(self, msg: PoseStamped) -> None:
+        try:
+            self.mind.visit(convert.pose_from_msg(msg.pose)[:2])
+        except ValueError as error:
+            self.get_logger().warning(f"explore/visit: {error}")
 
     def _on_resume(self, msg: Bool) -> None:
         self._resume() if msg.data else self._pause()
@@ -279,7 +304,9 @@ class TopoExplorer(Node):
             self._stand()
             if self.config.save_at_end:
                 self._save()
-            return self._say(f"done: {self.mind.reason}")
+            went, not_ = len(self.mind.visited), len(self.mind.missed)
+            visits = f", {went} of {went + not_} places visited" if went + not_ else ""
+            return self._say(f"done: {self.mind.reason}{visits}")
         self._send(decision)
         reason = f": {self.mind.reason}" if self.mind.reason else ""
         return self._say(f"{decision.task}{reason}")

@@ -74,6 +74,8 @@ class Task(enum.StrEnum):
     saw to be free, or turn to ``heading_w``; dead reckoned, see ``Exploration.map_from_odom``."""
     BACK_UP = "back_up"
     """Drive back a little, slowly, whatever the target: the robot has been standing."""
+    VISIT = "visit"
+    """Drive along ``path_w`` to ``target_w``: a place that was asked for."""
     RETURN = "return"
     """Drive along ``path_w`` to ``target_w``: home."""
     GOAL = "goal"
@@ -213,6 +215,12 @@ class Exploration:
         self._heading: float | None = None
         self._stood_w, self._stood_s, self._back_until_s = np.zeros(3), 0.0, -math.inf
         self._homed = False
+        self._visits: list[NDArray[np.float64]] = []
+        self._visiting: NDArray[np.float64] | None = None
+        self.visited: list[NDArray[np.float64]] = []
+        """Places (2,) that were asked for and reached."""
+        self.missed: list[NDArray[np.float64]] = []
+        """Places (2,) that were asked for and could not be reached."""
         self._entered_w: NDArray[np.float64] | None = None
         self._lost_s = math.inf
         self._hits_b, self._wander_s = np.zeros((0, 2)), -math.inf
@@ -303,6 +311,20 @@ class Exploration:
             self.reason = Reason.STOPPED
         self._homed = False
 
+    def visit(self, place_w: ArrayLike) -> None:
+        """Go to a place once exploring is over, before driving home; not when time is used up.
+
+        Args:
+            place_w: (2,) in the map frame, m. Nobody has to know the way, nor whether there is one.
+
+        Raises:
+            ValueError: it is not two finite numbers.
+        """
+        place = np.array(place_w, np.float64)
+        if place.shape != (2,) or not np.isfinite(place).all():
+            raise ValueError(f"place_w must be 2 finite numbers, got {place.tolist()}")
+        self._visits.append(place)
+
     def fail(self, t_s: float) -> None:
         """Whoever drives reports that the target cannot be got to."""
         if self._target is not None:
@@ -329,7 +351,7 @@ class Exploration:
             if found is not None:
                 self.decision = found
                 return found
-        self.decision = self._return(view, hope)
+        self.decision = self._visit(t_s, view, hope) or self._return(view, hope)
         return self.decision
 
     def _standing(self, t_s: float) -> bool:
@@ -423,6 +445,26 @@ class Exploration:
             self.reason = Reason.UNREACHABLE if self._wide(left).any() else Reason.COMPLETE
         return None
 
+    def _visit(self, t_s: float, view: Snapshot, hope: NDArray[np.bool_]) -> Decision | None:
+        """The way to the next place that was asked for; None if there is none, or no time."""
+        c = self.config
+        while self._visits and self.reason not in (Reason.BUDGET, Reason.LOST, Reason.STOPPED):
+            place = self._visits[0]
+            if self._visiting is not place:
+                self._visiting, self._least_m, self._since_s = place, math.inf, t_s
+            if np.hypot(*(place - self._pose_w[:2])) <= c.reach_m:
+                self.visited.append(self._visits.pop(0))
+                continue
+            way = self._way(place, view, hope)
+            left = math.inf if way is None else _length(way)
+            if left < self._least_m - c.progress_m:
+                self._least_m, self._since_s = left, t_s
+            if way is None or t_s - self._since_s > 2 * c.patience_s:
+                self.missed.append(self._visits.pop(0))
+                continue
+            return Decision(Task.VISIT, place, way)
+        return None
+
     def _return(self, view: Snapshot, hope: NDArray[np.bool_]) -> Decision:
         """The way home, or the end."""
         assert self.home_w is not None
@@ -432,13 +474,21 @@ class Exploration:
         if np.hypot(*(self.home_w[:2] - here)) <= self.config.reach_m:
             self._homed = True
             return Decision(Task.DONE)
-        home = self._cell(self.home_w[:2])
+        way = self._way(self.home_w[:2], view, hope)
+        return Decision(Task.DONE) if way is None else Decision(Task.RETURN, self.home_w[:2], way)
+
+    def _way(
+        self, place: NDArray[np.float64], view: Snapshot, hope: NDArray[np.bool_]
+    ) -> NDArray[np.float64] | None:
+        """(L, 2) way over what is known, else over what may be open; None if there is none."""
+        assert self.map is not None
+        if not self.map.inside(place):
+            return None
+        cell = self._cell(place)
         cost = view.cost
-        if cost[home] < 0:  # what is known is closed: hope for what is not
+        if cost[cell] < 0:  # what is known is closed: hope for what is not
             cost = geodesic.costs(hope, view.at)
-        if cost[home] < 0:
-            return Decision(Task.DONE)
-        return Decision(Task.RETURN, self.home_w[:2], self._centre(geodesic.path(cost, home)))
+        return None if cost[cell] < 0 else self._centre(geodesic.path(cost, cell))
 
     # Inside
 
@@ -557,6 +607,11 @@ class Exploration:
             np.asarray(self.map.origin_w) + (cells[..., ::-1] + 0.5) * side
         )
         return centre
+
+
+def _length(way: NDArray[np.float64]) -> float:
+    """Of a way (L, 2), m."""
+    return float(np.hypot(*np.diff(way, axis=0).T).sum())
 
 
 def _wrap(angle: float) -> float:

@@ -52,6 +52,12 @@ class OccupancyMap:
         height, width = self.data.shape
         return min(max(iy, 0), height - 1), min(max(ix, 0), width - 1)
 
+    def inside(self, xy: ArrayLike) -> bool:
+        """Has a point (2,), m, a cell?"""
+        height, width = self.data.shape
+        at = (np.asarray(xy, np.float64) - self.origin_w) / self.resolution
+        return bool((at >= 0).all() and (at < (width, height)).all())
+
     def centre(self, cells: ArrayLike) -> NDArray[np.float64]:
         """Points (..., 2) x, y at the centres of cells (..., 2) (iy, ix), m."""
         yx = np.asarray(cells, np.float64)

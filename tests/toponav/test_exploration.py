@@ -148,6 +148,41 @@ def test_it_can_be_stopped_and_sent_home():
     assert robot.mind.decide(2.0).task == Task.DONE
 
 
+def test_places_that_were_asked_for_are_visited_before_home():
+    robot = Robot(rooms(1.0), (-4.0, 1.0, 0.0))
+    robot.mind.visit((4.0, 1.5))
+    robot.mind.visit((60.0, 60.0))  # nobody has seen so far
+    tasks = []
+    for _ in range(200):
+        decision = robot.mind.decide(robot.t)
+        tasks.append(decision.task)
+        if decision.task == Task.DONE:
+            break
+        robot.go(decision)
+    order = [a for a, b in zip(tasks, [None, *tasks], strict=False) if a != b]
+    assert order == [Task.EXPLORE, Task.VISIT, Task.RETURN, Task.DONE]
+    assert [place.tolist() for place in robot.mind.visited] == [[4.0, 1.5]]
+    assert [place.tolist() for place in robot.mind.missed] == [[60.0, 60.0]]
+    with pytest.raises(ValueError, match="place_w must be 2 finite numbers"):
+        robot.mind.visit((np.nan, 0.0))
+
+
+def test_a_place_that_is_not_got_to_is_left():
+    robot = Robot(rooms(1.0), (-4.0, 1.0, 0.0))
+    robot.mind.visit((-3.0, -2.5))
+    drives = 0
+    for _ in range(200):
+        decision = robot.mind.decide(robot.t)
+        if decision.task == Task.RETURN:
+            break
+        if decision.task in (Task.VISIT, Task.BACK_UP):  # which whoever drives does not
+            drives, robot.t = drives + 1, robot.t + 1.0
+        else:
+            robot.go(decision)
+    assert len(robot.mind.missed) == 1 and not robot.mind.visited
+    assert 20 < drives < 40
+
+
 def test_the_map_grows_with_what_is_seen():
     robot = Robot(Draft(60.0, 3.0).world("corridor", 0), (-28.0, 0.0, 0.0))
     before = robot.mind.map
