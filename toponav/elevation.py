@@ -120,8 +120,9 @@ class ElevationMap:
     def mean(self) -> NDArray[np.float64]:
         """(H, W) mean height, m; nan in cells not seen."""
         weight = self._moments[_WEIGHT]
-        return np.divide(self._moments[_SUM], weight, where=weight > 0,
-                         out=np.full(self.shape, np.nan))  # fmt: skip
+        out = np.full(self.shape, np.nan)
+        np.divide(self._moments[_SUM], weight, where=weight > 0, out=out)
+        return out
 
     @property
     def variance(self) -> NDArray[np.float64]:
