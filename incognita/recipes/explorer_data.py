@@ -19,9 +19,13 @@ from sim.dungeon import CELL_PX, SENSOR_PX, UNSEEN_PX, DungeonMap, DungeonRun, s
 from toponav.explorers import Utility
 from toponav.frontier import _edges, _pieces
 from toponav.geodesic import STRAIGHT, _descend, _field
-from toponav.meta_features import Features, features
+from toponav.meta_features import NAMES, PATCH, Features, features
 
 from ..explore import LIMIT_PX, REPLAN_PX, WHOLE, drive_to, snapshot
+
+NOTHING = Features(
+    np.zeros((0, len(NAMES)), np.float32), np.zeros((0, 2, PATCH, PATCH), np.uint8)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,9 @@ def save(path: Path, states: list[Labelled]) -> None:
     aside = path.with_suffix(".new.npz")
     np.savez(
         aside, count=np.array([len(s.cost) for s in states], np.int64),
-        numbers=np.concatenate([s.features.numbers for s in states]),
-        pictures=np.concatenate([s.features.pictures for s in states]),
-        cost=np.concatenate([s.cost for s in states]),
+        numbers=np.concatenate([NOTHING.numbers, *(s.features.numbers for s in states)]),
+        pictures=np.concatenate([NOTHING.pictures, *(s.features.pictures for s in states)]),
+        cost=np.concatenate([np.zeros(0, np.float32), *(s.cost for s in states)]),
     )  # fmt: skip
     aside.replace(path)
 

@@ -44,6 +44,11 @@ def test_labels_survive_a_file(tmp_path):
         np.testing.assert_array_equal(a.features.pictures, b.features.pictures)
 
 
+def test_an_exploration_without_a_choice_is_a_file_too(tmp_path):
+    save(tmp_path / "a.npz", [])
+    assert load(tmp_path / "a.npz") == []
+
+
 def test_what_lies_ahead_is_discounted_by_distance():
     assert discounted(3.0, 1.0) == 3.0
     whole = discounted(3.0, 0.9)
