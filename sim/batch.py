@@ -117,12 +117,15 @@ class BatchEnv:
         self.labels = np.full((n, c.beams if c.labels else 0), -1, np.int8)
         """(N, beams) index into ``worlds.LABELS`` of what each beam of the newest scan hit."""
         self.wanted = np.full(n, -1, np.int8)
+        self.floor = np.ones(n)
+        """(N,) free cells of the floor, where coverage is kept."""
         zero = np.zeros
         self.state = State(
             pose_w=zero((n, 3)), seen_pose_w=zero((n, 3)), vel_b=zero((n, 2)), goal_w=zero((n, 2)),
             frames=np.ones((n, f, s), np.float32), clearance_m=zero(n), last_command=zero((n, 2)),
             last_action=zero((n, 2)), action=zero((n, 2)), contact=zero((n, 3), bool),
             touches=zero(n, np.int64), cost_to_go=zero(n), last_cost_to_go=zero(n),
+            seen_share=zero(n), last_seen_share=zero(n),
             wanted_m=np.full(n, np.inf), wanted_w=np.full((n, 2), np.nan),
             stale=zero(n, np.int64), guide_w=zero((n, 2)) if self.guide else None,
             t=zero(n, np.int64),
@@ -156,6 +159,7 @@ class BatchEnv:
             self.pending[:, 0] = wanted
             wanted = self.pending[np.arange(self.num_envs), self.action_delay]
         s.last_command = limit_rate(wanted, s.last_command, self.robot.limits, CONTROL_DT)
+        s.last_seen_share[:] = s.seen_share
         self._advance()
         terms = self.task.reward(s)
         terminated, truncated, outcome = self.task.done(s)
@@ -312,11 +316,16 @@ class BatchEnv:
         if len(rows) == self.num_envs:
             integrate_many(guide.data, guide.origin_w, guide.config.resolution, lidar,
                            self.ranges, self.scan.angles, limit)  # fmt: skip
-            return
-        for k, row in enumerate(rows):
-            one = slice(row, row + 1)
-            integrate_many(guide.data[one], guide.origin_w[one], guide.config.resolution,
-                           lidar[k : k + 1], self.ranges[one], self.scan.angles, limit)  # fmt: skip
+        else:
+            for k, row in enumerate(rows):
+                one = slice(row, row + 1)
+                integrate_many(
+                    guide.data[one], guide.origin_w[one], guide.config.resolution,
+                    lidar[k : k + 1], self.ranges[one], self.scan.angles, limit,
+                )  # fmt: skip
+        if self.config.coverage:
+            free = np.array([np.count_nonzero(guide.data[row] == 0) for row in rows])
+            self.state.seen_share[rows] = free / self.floor[rows]
 
     def _plan(self) -> None:
         """Refresh guide points and cost to go; plan anew where the map or the goal has changed."""
@@ -372,6 +381,8 @@ class BatchEnv:
             self.target[row] = placement.target is not None
         s.goal_w[row] = self.movers["xy"][row, -1] if placement.target else placement.goal_w
         known = self.task.planning(placement.world) if self.guide or self.oracle else None
+        if c.coverage and known is not None:
+            self.floor[row] = float(max(np.count_nonzero(known[0].data == 0), 1))
         if self.guide is not None:
             shown = known if c.guide == "known" else None
             self.guide.reset(row, s.goal_w[row], known=shown, bounds=placement.world.bounds)
@@ -397,6 +408,7 @@ class BatchEnv:
         self.at_fault[rows] = self.collided[rows] = False
         self.path_m[rows] = 0.0
         self._sense(rows, first=True)
+        s.last_seen_share[rows] = s.seen_share[rows]
         if self.guide is not None and s.guide_w is not None:
             if self.config.guide == "built":
                 for row in rows:
@@ -419,7 +431,7 @@ class BatchEnv:
     _STATE = (
         "pose_w", "seen_pose_w", "vel_b", "goal_w", "frames", "clearance_m", "last_command",
         "last_action", "action", "contact", "touches", "cost_to_go", "last_cost_to_go", "stale",
-        "t", "wanted_m", "wanted_w",
+        "t", "wanted_m", "wanted_w", "seen_share", "last_seen_share",
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

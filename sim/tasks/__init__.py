@@ -11,6 +11,7 @@ from .agv_barn import AgvBarn, barn_score
 from .agv_paper import AgvFar, AgvPaper
 from .agv_ros_map import AgvRosMap
 from .agv_warehouse import TEST_LAYOUTS, AgvWarehouse
+from .coverage import Coverage
 from .find import Find
 from .goal import GoalReaching
 from .lifelong import Lifelong, Patrol
@@ -24,6 +25,7 @@ TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-warehouse": AgvWarehouse,
     "agv-barn": AgvBarn,
     "agv-ros-map": AgvRosMap,
+    "coverage": Coverage,
     "lifelong": Lifelong,
     "patrol": Patrol,
     "goal": GoalReaching,
@@ -44,5 +46,5 @@ def make(name: str, **overrides: Any) -> AgvTask:
 
 __all__ = [
     "TASKS", "TEST_LAYOUTS", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap", "AgvTask",
-    "AgvWarehouse", "Find", "GoalReaching", "Placement", "State", "barn_score", "make",
+    "AgvWarehouse", "Coverage", "Find", "GoalReaching", "Placement", "State", "barn_score", "make",
 ]  # fmt: skip

@@ -68,6 +68,8 @@ class AgvConfig:
     from a map that grows with the scans."""
     guide_config: GuideConfig = GuideConfig()
     max_movers: int = 0
+    coverage: bool = False
+    """Keep what share of the floor has been seen, see ``State.seen_share``; with guide "built"."""
     labels: bool = False
     """Keep the label of what each beam hits, see ``BatchEnv.labels``."""
 
@@ -80,6 +82,8 @@ class AgvConfig:
             raise ValueError(f"guide must be one of {GUIDES}, got {self.guide!r}")
         if (self.guide != "none") != self.observation.guide:
             raise ValueError(f"observation.guide must match guide={self.guide!r}")
+        if self.coverage and self.guide != "built":
+            raise ValueError(f"coverage needs guide='built', got {self.guide!r}")
         if (
             self.max_steps < 1
             or self.stale_steps < 0
@@ -136,6 +140,10 @@ class State:
     cost_to_go: NDArray[np.float64]
     """(N,) m; before the step in ``last_cost_to_go``. Zero where no shaping is asked for."""
     last_cost_to_go: NDArray[np.float64]
+    seen_share: NDArray[np.float64]
+    """(N,) free cells of the map built so far by those of the floor; before the step in
+    ``last_seen_share``. Zero where ``coverage`` is off."""
+    last_seen_share: NDArray[np.float64]
     wanted_m: NDArray[np.float64]
     """(N,) range of the nearest thing in view that is looked for, m; inf if none is in view."""
     wanted_w: NDArray[np.float64]

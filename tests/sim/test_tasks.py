@@ -19,6 +19,7 @@ SHORT = 12
 OPTIONS = {
     "agv-warehouse": {"layouts": 2, "progress_reward": 1.0},
     "agv-barn": {"layouts": 2, "progress_reward": 1.0, "near_reward": -0.1},
+    "coverage": {"layouts": 2},
     "goal": {"layouts": 2},
     "find": {"layouts": 2},
     "lifelong": {"layouts": 2, "size_m": (11.0, 8.0)},
