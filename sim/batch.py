@@ -382,7 +382,7 @@ class BatchEnv:
         s.goal_w[row] = self.movers["xy"][row, -1] if placement.target else placement.goal_w
         known = self.task.planning(placement.world) if self.guide or self.oracle else None
         if c.coverage and known is not None:
-            self.floor[row] = float(max(np.count_nonzero(known[0].data == 0), 1))
+            self.floor[row] = max(int((known[0].data == 0).sum()), 1)
         if self.guide is not None:
             shown = known if c.guide == "known" else None
             self.guide.reset(row, s.goal_w[row], known=shown, bounds=placement.world.bounds)
