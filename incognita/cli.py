@@ -105,13 +105,13 @@ def evaluate_policy(
     json_file: JsonFile = None,
 ) -> None:
     """Score a policy file on its task, one line of JSON per run."""
-    from learning.policy_file import OnnxPolicy
+    from learning.policy_file import OnnxPolicy, verify_policy
 
     from .evaluate import evaluate
     from .shipped import folder_of, task_of
 
-    network = OnnxPolicy(folder_of(policy))
-    task = task_of(network.manifest)
+    folder = folder_of(policy)
+    task, network = task_of(verify_policy(folder)), OnnxPolicy(folder)
     if tier not in ("mujoco", "kinematic"):
         raise typer.BadParameter(f"must be mujoco or kinematic, got {tier!r}", param_hint="--tier")
     outcome = evaluate(task, network, episodes, tier=tier, seed=seed)  # type: ignore[arg-type]
@@ -128,9 +128,13 @@ def export(
     import shutil
 
     from learning.policy_file import OnnxPolicy, load_policy, verify_policy
+    from toponav.meta import MetaExplorer
 
-    load_policy(source)
-    OnnxPolicy(source)
+    if verify_policy(source)["network"].get("kind") == MetaExplorer.KIND:
+        MetaExplorer(source)
+    else:
+        load_policy(source)
+        OnnxPolicy(source)
     if target.exists():
         raise typer.BadParameter(f"must not exist yet, got {target}", param_hint="TARGET")
     shutil.copytree(source, target)
@@ -194,7 +198,7 @@ def demo(
             1 if seed is None else seed, out, in_process=in_process, console=console
         )
         emit(found, json_file)
-        if found["reason"] != "complete":
+        if found["reason"] != "complete" or not found["goal_reached"]:
             raise typer.Exit(1)
         return
     if task != "drive":

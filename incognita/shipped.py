@@ -67,8 +67,8 @@ def task_of(manifest: dict[str, Any]) -> AgvTask:
     settings = manifest["recipe"].get("settings", {})
     if "task" not in settings:
         raise ValueError(
-            "policy must name its task under recipe.settings in its manifest, as those of "
-            f"`incognita train` do; got {sorted(manifest['recipe'])}"
+            "policy must name its task under recipe.settings in its manifest, as those that drive "
+            f"do; got {sorted(settings) or sorted(manifest['recipe'])}"
         )
     options = {**settings["task_options"], **settings["eval_options"], **fitted(manifest)}
     return make(settings["task"], **options)

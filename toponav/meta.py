@@ -48,6 +48,9 @@ class MetaExplorer:
         PolicyFileError: the folder is no intact policy file of an explorer.
     """
 
+    KIND = "meta-controller"
+    """What such a policy file says it is."""
+
     def __init__(self, folder: str | os.PathLike[str], config: MetaConfig | None = None) -> None:
         self.manifest, self._session = open_session(folder, OBSERVATION)
         try:

@@ -27,7 +27,7 @@ from learning.policy_file import write_policy_file
 from sim.dungeon import DungeonMap, draw
 from sim.dungeon import load as load_map
 from toponav.explorers import Utility
-from toponav.meta import OBSERVATION, MetaConfig
+from toponav.meta import OBSERVATION, MetaConfig, MetaExplorer
 from toponav.meta_features import NAMES, PATCH
 from toponav.meta_net import MetaNet
 
@@ -336,7 +336,7 @@ def write(
         net.onnx(),
         {
             "network": {
-                "kind": "meta-controller", "obs_dim": len(NAMES), "action_dim": recipe.members,
+                "kind": MetaExplorer.KIND, "obs_dim": len(NAMES), "action_dim": recipe.members,
                 "width": recipe.width, "layers": recipe.layers,
             },
             "observation": OBSERVATION,
