@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from learning.vec_env import Step
@@ -34,6 +35,7 @@ from toponav.snapshot import Snapshot
 
 from ..goal import in_sight
 
+WEIGHTS = "weights.safetensors"
 MAP_EVERY = 2 * SCAN_EVERY
 """Control periods between scans that are entered in training: mapping is half of its cost."""
 
@@ -400,7 +402,7 @@ class HdqnTrainer:
 def train_h_dqn(
     recipe: HdqnRecipe, folder: str | Path, *, console: Console | None = None, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train into ``folder``: ``weights.npz``, ``recipe.json``, ``curve.jsonl``, ``result.json``.
+    """Train into ``folder``: weights, ``recipe.json``, ``curve.jsonl`` and ``result.json``.
 
     Raises:
         FileExistsError: the folder holds a run already.
@@ -425,7 +427,7 @@ def train_h_dqn(
                 curve.flush()
                 if console is not None and not quiet:
                     console.print(f"{trainer.steps:,} steps, success {line['success']:.0%}")
-    np.savez(out / "weights.npz", **trainer.weights())  # type: ignore[arg-type]
+    save_file(trainer.weights(), out / WEIGHTS)
     result = {
         "recipe": recipe.name, "seed": recipe.seed, "steps": trainer.steps, "git": revision,
         "machine": machine(), "train_wall_s": round(time.time() - began, 1),
@@ -444,6 +446,5 @@ def load_h_dqn(folder: str | Path) -> Hdqn:
     """
     path = Path(folder)
     net = json.loads((path / "recipe.json").read_text())["net"]
-    with np.load(path / "weights.npz", allow_pickle=False) as file:
-        weights = dict(file)
+    weights = load_file(path / WEIGHTS)
     return Hdqn(weights, HdqnConfig(**{**net, "hidden": tuple(net["hidden"])}))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 pytest.importorskip("typer")
 
@@ -15,7 +16,7 @@ from incognita.bench import goal as bench  # noqa: E402
 from incognita.go_explore import ACTIONS, RandomBody, restarting  # noqa: E402
 from incognita.goal import DrivePrimitives, Search, in_sight, placed, search, shortest_m  # noqa: E402
 from incognita.recipes import JOBS, HdqnRecipe, run_job  # noqa: E402
-from incognita.recipes.h_dqn import HdqnTrainer, load_h_dqn  # noqa: E402
+from incognita.recipes.h_dqn import WEIGHTS, HdqnTrainer, load_h_dqn  # noqa: E402
 from rnd_agv.robot import JACKAL  # noqa: E402
 from sim.tasks import TEST_LAYOUTS, make  # noqa: E402
 from sim.worlds.world import WALL, Draft  # noqa: E402
@@ -130,7 +131,7 @@ def test_gains_are_paired_over_layouts():
 
 
 def test_the_bench_runs_in_smoke_size(tmp_path):
-    np.savez(tmp_path / "weights.npz", **small_weights())
+    save_file(small_weights(), tmp_path / WEIGHTS)
     (tmp_path / "recipe.json").write_text(json.dumps({"net": {"hidden": [4]}}))
     (tmp_path / "result.json").write_text(json.dumps({"steps": 0}))
     app = typer.Typer()
