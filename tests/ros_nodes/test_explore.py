@@ -44,15 +44,20 @@ def test_a_floor_is_explored_and_the_robot_comes_home_with_its_map(stage, probe)
     rows = probe.listen(Odometry, "odom")
     bringup(stage, "world:=rooms:2", "seed:=1")
     probe.until(lambda: rows, 60.0, "odometry")
-    start = position(rows)
+    start, world = position(rows), worlds.rooms(seed=2)
+    points = world.free_points(np.random.default_rng(0), 64, 0.6)
+    near = points[np.hypot(*(points - start[:2]).T).argmin()]
+    visits = probe.node.create_publisher(PoseStamped, "explore/visit", 1)
+    probe.until(lambda: visits.get_subscription_count() > 0, 30.0, "whoever takes visits")
+    visits.publish(convert.msg_from_pose((*near, 0.0), 0.0, "odom"))
 
     def done():
         return states and states[-1][1].data.startswith("done")
 
     probe.until(done, 150.0, "the end of the exploration")
-    assert states[-1][1].data == "done: complete", stage.log("bringup")
+    told = "done: complete, 1 of 1 places visited"
+    assert states[-1][1].data == told, stage.log("bringup")
     assert np.hypot(*(position(rows) - start)[:2]) < 0.8
-    world = worlds.rooms(seed=2)
     probe.spin(2.5)  # the map is shown every two seconds
     seen = convert.grid_from_msg(maps[-1][1])
     truth = world.grid(0.1)
