@@ -53,7 +53,7 @@ class ExplorerRecipe:
     """Explorations of each given map."""
     drawn: int = 2000
     """Drawn maps, one exploration of each."""
-    improved: tuple[int, ...] = (300, 300, 300, 300)
+    improved: tuple[int, ...] = (300, 300)
     """Rounds of double Q-learning after the fit, each on so many explorations by its policy."""
     improve_steps: int = 1500
     """Of the optimizer in each such round."""
@@ -67,8 +67,10 @@ class ExplorerRecipe:
     """Probability of driving elsewhere for a while, so that what is learned from is wider."""
     base: Utility = Utility(0.75, 1.25)
     """The classical explorer that is improved on."""
-    trust: MetaConfig = MetaConfig()
-    """When the network is believed."""
+    trust: MetaConfig = MetaConfig(margin=0.05)
+    """When the network is believed, in the end ..."""
+    label_trust: MetaConfig = MetaConfig()
+    """... and by the policy of the rounds of improvement."""
     width: int = 96
     layers: int = 2
     members: int = 4
@@ -181,7 +183,7 @@ def _stages(
 
     def own(world: DungeonMap, rng: np.random.Generator) -> list[Labelled]:
         return policy_labels(
-            world, net, recipe.base, recipe.trust, rng, share=recipe.share, stray=recipe.stray,
+            world, net, recipe.base, recipe.label_trust, rng, share=recipe.share, stray=recipe.stray,
             n=recipe.n, gamma=recipe.gamma,
         )  # fmt: skip
 
