@@ -7,6 +7,7 @@ Sutton & Barto 2018, section 4.2). What cannot be known from the map so far aver
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -183,8 +184,8 @@ def _stages(
 
     def own(world: DungeonMap, rng: np.random.Generator) -> list[Labelled]:
         return policy_labels(
-            world, net, recipe.base, recipe.label_trust, rng, share=recipe.share, stray=recipe.stray,
-            n=recipe.n, gamma=recipe.gamma,
+            world, net, recipe.base, recipe.label_trust, rng, share=recipe.share,
+            stray=recipe.stray, n=recipe.n, gamma=recipe.gamma,
         )  # fmt: skip
 
     states, fresh = label(recipe, jobs, classical, out / "data", bar), list[Labelled]()
@@ -332,6 +333,12 @@ def write(
 ) -> None:
     """Write the policy folder."""
     settings = json.loads(json.dumps(asdict(recipe)))
+    if recipe.data:
+        images = given(recipe.data)[0]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in images)).hexdigest()
+        settings["data"] = {
+            "folder": Path(recipe.data).resolve().name, "images": len(images), "sha256": digest
+        }  # fmt: skip
     write_policy_file(
         folder,
         {k: np.ascontiguousarray(v.detach().numpy()) for k, v in net.state_dict().items()},
