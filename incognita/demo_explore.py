@@ -1,4 +1,5 @@
-"""The exploring demo: a robot maps a floor nobody has mapped, over ROS 2, and comes home."""
+"""The exploring demo: over ROS 2 a robot maps a floor that nobody has mapped, goes to a place on it
+that it was not told the way to, and comes home."""
 
 from __future__ import annotations
 
@@ -38,9 +39,10 @@ from .report import (
     video_bytes,
     write_report,
 )
+from .shipped import folder_of
 
-EXPLORER = "utility"
-"""What chooses the sub-goals."""
+GOAL_CLEAR_M = 0.6
+"""The goal is this far from walls."""
 WALL_S = 200.0
 """Nodes that run longer than this are stopped."""
 FRAME_S = 1.0
@@ -75,6 +77,7 @@ def run_explore_demo(seed: int, out: Path, *, in_process: bool, console: Console
     """
     began = time.monotonic()
     world, config = rooms(seed), ExplorationConfig()
+    goal = _goal(world)
     why = "asked for with --in-process" if in_process else problem()
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
@@ -83,15 +86,16 @@ def run_explore_demo(seed: int, out: Path, *, in_process: bool, console: Console
             console.print(f"one process, no ROS: {why}", highlight=False, soft_wrap=True)
             bar.update(job, description="exploring")
             walk = explore_world(
-                world, config, explorer_of(EXPLORER), drive=DWA, start_w=_start(world),
-                limit_s=600.0,
+                world, config, explorer_of(_explorer()), drive=DWA, start_w=_start(world),
+                limit_s=600.0, visit_w=goal,
             )  # fmt: skip
             replay = Replay(walk.mind, [], walk.curve)
             reason, graph = str(walk.mind.reason), walk.mind.graph
+            visited = len(walk.mind.visited) == 1
             figures = {"time_s": walk.time_s, "home_m": walk.home_m, "coverage": walk.coverage}
         else:
-            episode, reason, graph = _over_ros(
-                seed, out.resolve(), lambda line: bar.update(job, description=line)
+            episode, reason, visited, graph = _over_ros(
+                seed, goal, out.resolve(), lambda line: bar.update(job, description=line)
             )
             bar.update(job, description="drawing the map as it grew")
             replay = replayed(episode, world, config)
@@ -110,13 +114,13 @@ def run_explore_demo(seed: int, out: Path, *, in_process: bool, console: Console
         figures |= {"driven_m": replay.curve[-1][0]}
         transport = "in-process" if why else "ros2-dds"
         report = _report(
-            out / "index.html", world, replay, others, graph, reason, figures, transport, seed,
-            time.monotonic() - began,
+            out / "index.html", world, replay, others, graph, reason, visited, figures, transport,
+            seed, time.monotonic() - began,
         )  # fmt: skip
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return {
         "reason": reason, **{key: round(value, 3) for key, value in figures.items()},
-        "transport": transport, "world": f"rooms:{seed}",
+        "goal_reached": visited, "transport": transport, "world": f"rooms:{seed}",
         "wall_s": round(time.monotonic() - began, 1), "report": str(report),
     }  # fmt: skip
 
@@ -126,27 +130,42 @@ def _start(world: World) -> NDArray[np.float64]:
     return np.asarray(Explore(world).place(np.random.default_rng(0)).start_w)
 
 
-def _over_ros(seed: int, out: Path, say: Any) -> tuple[Episode, str, TopologicalMap]:
-    """Run the nodes until the explorer is done; its episode, reason and graph."""
+def _goal(world: World) -> NDArray[np.float64]:
+    """A place far from the start, (2,) m."""
+    points = world.free_points(np.random.default_rng(1), 32, GOAL_CLEAR_M)
+    return np.asarray(points[np.hypot(*(points - _start(world)[:2]).T).argmax()])
+
+
+def _explorer() -> str:
+    """Folder of the shipped policy."""
+    return str(folder_of("explorer"))
+
+
+def _over_ros(
+    seed: int, goal: NDArray[np.float64], out: Path, say: Any
+) -> tuple[Episode, str, bool, TopologicalMap]:
+    """Run the nodes until the explorer is done: its episode, reason, was it there?, its graph."""
     store, log, maps = out / "episodes", out / "nodes.log", out / "maps"
     store.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     known = set(EpisodeReader(store).ids())
     arguments = {
         "policy": "dwa", "robot": "jackal", "world": f"rooms:{seed}", "seed": 0, "autoarm": "true",
-        "episodes": store, "folder": maps, "save_at_end": "true", "explorer": EXPLORER,
+        "episodes": store, "folder": maps, "save_at_end": "true",
+        "explorer": _explorer(), "visit": f"{goal[0]:.3f},{goal[1]:.3f}",
     }  # fmt: skip
 
     def done() -> bool:
         return log.is_file() and "done: " in log.read_text(errors="replace")
 
     run_nodes("sim_explore", arguments, log, WALL_S, say, done)
-    found = re.findall(r"done: (\w+)", log.read_text(errors="replace"))
+    found = re.findall(r"done: (\w+)(, 1 of 1 places)?", log.read_text(errors="replace"))
     new = sorted(set(EpisodeReader(store).ids()) - known)
     if not found or not new:
         raise RuntimeError(f"the exploration did not end within {WALL_S:.0f} s (see {log})")
     graph = io.load_graph(maps / "exploration.json")
-    return EpisodeReader(store).open(new[-1]), found[-1], graph
+    reason, visited = found[-1]
+    return EpisodeReader(store).open(new[-1]), reason, visited != "", graph
 
 
 def replayed(episode: Episode, world: World, config: ExplorationConfig) -> Replay:
@@ -215,7 +234,7 @@ WHY = {
 
 def _report(
     path: Path, world: World, replay: Replay, others: dict[str, Walk], graph: TopologicalMap,
-    reason: str, figures: dict[str, float], transport: str, seed: int, wall_s: float,
+    reason: str, visited: bool, figures: dict[str, float], transport: str, seed: int, wall_s: float,
 ) -> Path:  # fmt: skip
     over = {"ros2-dds": "ROS 2 nodes over DDS", "in-process": "one process"}[transport]
     grow = []
@@ -232,6 +251,10 @@ def _report(
     mine = (
         "this drive", reason, f"{figures['coverage']:.1%}", f"{figures['driven_m']:.0f}",
         f"{figures['time_s']:.0f}", f"{figures['home_m']:.2f}",
+    )  # fmt: skip
+    went = (
+        "The goal was reached on the way home: its place was given, the way was not."
+        if visited else "The goal was not reached."
     )  # fmt: skip
     edges = [edge for *_, edge in graph.edges()]
     nodes = list(graph.nodes.values())
@@ -259,7 +282,7 @@ def _report(
             wide=True,
         ),
         Section(
-            "Why it ended", [text(f"{reason}: {WHY.get(reason, UNENDED)}.")]
+            "Why it ended", [text(f"{reason}: {WHY.get(reason, UNENDED)}. {went}")]
         ),
         Section("The topological map", [table(("what", "value"), statistics)]),
         Section(
@@ -275,11 +298,12 @@ def _report(
     numbers = {
         "floor seen": f"{figures['coverage']:.1%}", "way driven": f"{figures['driven_m']:.0f} m",
         "time": f"{figures['time_s']:.0f} s", "from home": f"{100 * figures['home_m']:.0f} cm",
-        "ended": reason,
+        "goal": "reached" if visited else "missed", "ended": reason,
     }  # fmt: skip
     lead = (
         "A robot that knows nothing of the floor maps it, builds a topological map on the way, "
-        f"and comes home. Simulator, guard, planner and explorer ran as {over}."
+        "goes to a goal whose way nobody told it, and comes home. Simulator, guard, planner and "
+        f"explorer ran as {over}."
     )
     sections = [section for section in sections if section.parts]
     return write_report(path, "Incognita explores", *sections, lead=lead, numbers=numbers)

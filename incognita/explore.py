@@ -153,13 +153,15 @@ class Walk:
 def explore_world(
     world: World, config: ExplorationConfig, explorer: Explorer | None = None, *,
     drive: Callable[[RobotSpec], Driver] = PurePursuit,
-    start_w: ArrayLike | None = None, robot: str = "jackal", view_rad: float = 2 * np.pi,
+    start_w: ArrayLike | None = None, visit_w: ArrayLike | None = None,
+    robot: str = "jackal", view_rad: float = 2 * np.pi,
     limit_s: float = 3600.0, seed: int = 0, tier: Tier = "kinematic",
     randomization: Randomization = NOMINAL, disturb: Disturb | None = None,
 ) -> Walk:  # fmt: skip
     """Explore a world with a simulated robot: sub-goals by ``toponav``, driven by pure pursuit.
 
     Args:
+        visit_w: (2,) a place to go to once all is seen, m.
         view_rad: field of view of the lidar, ahead.
         limit_s: the simulation ends here, whatever the exploration says.
         disturb: called every step with the time and the environment, to push the robot about.
@@ -168,6 +170,8 @@ def explore_world(
     env = BatchEnv(task, 1, tier, seed, randomization)
     env.reset()
     mind, driver = Exploration(config, explorer), drive(task.robot)
+    if visit_w is not None:
+        mind.visit(visit_w)
     angles, limits, s = task.scan.angles, task.robot.limits, env.state
     blind = np.abs((angles + np.pi) % (2 * np.pi) - np.pi) > view_rad / 2 + 1e-6
     floor = floor_cells(world, task.robot, config.resolution_m)

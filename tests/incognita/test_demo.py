@@ -281,7 +281,7 @@ def test_an_exploration_is_reported_beside_a_classical_one(tmp_path, monkeypatch
     monkeypatch.setattr(demo_explore, "CLASSICAL", {"nearest frontier": Nearest()})
     found = demo_explore.run_explore_demo(2, tmp_path, in_process=True, console=Console(quiet=True))
     assert found["reason"] == "complete" and found["transport"] == "in-process"
-    assert found["coverage"] > 0.97 and found["home_m"] < 0.6
+    assert found["coverage"] > 0.97 and found["home_m"] < 0.6 and found["goal_reached"]
     page = (tmp_path / "index.html").read_text()
     assert "nearest frontier" in page and "nothing unknown was left to see" in page
 
