@@ -273,7 +273,10 @@ def _report(
                     draw_curves(curves, "share of the floor seen", xlabel="m driven"),
                     "The drive of this demo beside classical explorers from the same start.",
                 ),
-                text("The others are simulated in the kinematic tier with the same local planner."),
+                text(
+                    "The others are simulated in the kinematic tier with the same local planner. "
+                    "They do not go to the goal: their way and time are shorter by that."
+                ),
                 table(
                     ("explorer", "ended", "coverage", "driven, m", "time, s", "from home, m"),
                     [mine, *rows],
