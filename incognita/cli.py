@@ -106,12 +106,18 @@ def evaluate_policy(
 ) -> None:
     """Score a policy file on its task, one line of JSON per run."""
     from learning.policy_file import OnnxPolicy, verify_policy
+    from toponav.meta import MetaExplorer
 
     from .evaluate import evaluate
     from .shipped import folder_of, task_of
 
     folder = folder_of(policy)
-    task, network = task_of(verify_policy(folder)), OnnxPolicy(folder)
+    if verify_policy(folder)["network"].get("kind") == MetaExplorer.KIND:
+        raise typer.BadParameter(
+            "explores, it drives nothing: score it by bench explore --policy", param_hint="policy"
+        )
+    network = OnnxPolicy(folder)
+    task = task_of(network.manifest)
     if tier not in ("mujoco", "kinematic"):
         raise typer.BadParameter(f"must be mujoco or kinematic, got {tier!r}", param_hint="--tier")
     outcome = evaluate(task, network, episodes, tier=tier, seed=seed)  # type: ignore[arg-type]

@@ -112,9 +112,11 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
     assert "No module named 'torch'" in run("import torch").stderr
 
 
+TORCH = {"toponav.camera", "toponav.meta_net", "toponav.rewards"}
+"""Of the camera tier, and of training."""
 ROBOT = [
-    *modules("rnd_agv"), *modules("toponav"), "learning", "learning.policy_file",
-    "learning.vec_env", "ros_nodes",
+    *modules("rnd_agv"), *sorted(set(modules("toponav")) - TORCH), "learning",
+    "learning.policy_file", "learning.vec_env", "ros_nodes",
 ]  # fmt: skip
 
 

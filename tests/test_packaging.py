@@ -124,10 +124,20 @@ import numpy as np
 import incognita
 from learning.policy_file import OnnxPolicy
 from rnd_agv.planner import astar
+from toponav.meta import MetaExplorer
+from toponav.snapshot import Snapshot
 
 assert len(astar(np.zeros((9, 9), bool), (0, 0), (8, 8))) == 9
 driven = []
 for folder in sorted(pathlib.Path(incognita.__file__).parent.glob("policies/*/manifest.json")):
+    if "ranges of the sensor" in json.loads(folder.read_text())["action"].get("unit", ""):
+        explorer = MetaExplorer(folder.parent)
+        grid = np.full((60, 60), -1, np.int8)
+        grid[25:35, 20:40] = 0
+        grid[24, 20:40] = 100
+        assert np.isfinite(explorer.costs(Snapshot(grid, (30, 30), 20.0))).all()
+        driven.append(folder.parent.name)
+        continue
     policy = OnnxPolicy(folder.parent)
     action = policy(np.zeros((1, policy.obs_dim), np.float32))
     assert np.isfinite(action).all() and np.abs(action).max() <= 1

@@ -3,12 +3,27 @@
 import numpy as np
 import pytest
 
+from incognita.explore import explore
 from incognita.shipped import fitted, folder_of, names, shipped, task_of
 from learning.policy_file import OnnxPolicy
 from sim.batch import BatchEnv
+from sim.dungeon import DungeonRun, draw
+from toponav.meta import MetaExplorer
+
+DRIVERS = [name for name in names() if name != "explorer"]
 
 
-@pytest.mark.parametrize("name", names())
+def test_the_shipped_explorer_sees_all_of_a_map_in_less_way_than_its_base():
+    explorer, maps = MetaExplorer(folder_of("explorer")), [draw(seed) for seed in range(500, 516)]
+    mine, base = (
+        [explore(DungeonRun(world), one) for world in maps] for one in (explorer, explorer.base)
+    )
+    assert all(walk.finished for walk in mine) and explorer.overruled > 0
+    assert sum(walk.driven_px for walk in mine) < sum(walk.driven_px for walk in base)
+    assert shipped()["explorer"]["bytes"] < 5e6
+
+
+@pytest.mark.parametrize("name", DRIVERS)
 def test_a_shipped_policy_fits_the_task_that_its_file_names(name):
     policy = OnnxPolicy(folder_of(name))
     task = task_of(policy.manifest)
