@@ -54,7 +54,7 @@ class ExplorerRecipe:
     """Explorations of each given map."""
     drawn: int = 2000
     """Drawn maps, one exploration of each."""
-    improved: tuple[int, ...] = (300, 300, 300)
+    improved: tuple[int, ...] = (300,)
     """Rounds of double Q-learning after the fit, each on so many explorations by its policy."""
     improve_steps: int = 1500
     """Of the optimizer in each such round."""
