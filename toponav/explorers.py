@@ -89,7 +89,7 @@ class Random:
     """Any frontier; sticks to it while it is there."""
 
     seed: int = 0
-    rng: np.random.Generator = field(init=False)
+    rng: np.random.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
