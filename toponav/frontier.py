@@ -56,15 +56,15 @@ def find(
         piece_cells: longer clusters are cut, about this long.
         min_cells: smaller clusters are left out.
     """
-    edge = _edges(grid, reachable)
-    cell, size = _pieces(edge, piece_cells, min_cells)
+    edge = edges(grid, reachable)
+    cell, size = pieces(edge, piece_cells, min_cells)
     gain = np.zeros(len(cell), np.float32)
     _gains(grid, cell, float(sensor_cells), gain)
     return Frontiers(cell, cell, size, gain)
 
 
 @njit(cache=True, nogil=True)
-def _edges(grid, reachable):  # type: ignore[no-untyped-def]
+def edges(grid, reachable):  # type: ignore[no-untyped-def]
     """(H, W) uint8, 1 at frontier cells."""
     height, width = grid.shape
     out = np.zeros((height, width), np.uint8)
@@ -79,10 +79,10 @@ def _edges(grid, reachable):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _pieces(edge, length, least):  # type: ignore[no-untyped-def]
+def pieces(edge, length, least):  # type: ignore[no-untyped-def]
     """Middle cells (K, 2) and sizes (K,) of the clusters, long ones cut across their long axis.
 
-    ``edge`` (H, W) uint8 is used up.
+    ``edge`` (H, W) uint8 as of :func:`edges` is used up; ``length`` and ``least`` in cells.
     """
     height, width = edge.shape
     n = 0

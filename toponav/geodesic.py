@@ -45,13 +45,14 @@ def costs_from(free: NDArray[np.bool_], sources: NDArray[np.int64]) -> NDArray[n
     """As :func:`costs` from the nearest of (S, 2) sources iy, ix, which lie inside."""
     padded = np.pad(free, 1)
     padded[sources[:, 0] + 1, sources[:, 1] + 1] = True
-    found: NDArray[np.int32] = _field(padded, sources + 1)[1:-1, 1:-1]
+    found: NDArray[np.int32] = field_from(padded, sources + 1)[1:-1, 1:-1]
     return found
 
 
 @njit(cache=True, nogil=True)
-def _field(free, sources):  # type: ignore[no-untyped-def]
-    """Costs from cells over a grid with a border that is not free."""
+def field_from(free, sources):  # type: ignore[no-untyped-def]
+    """(H, W) int32 costs from cells (S, 2) over a grid whose border is not free, -1 where no way
+    leads: what :func:`costs_from` gives, for compiled callers."""
     height, width = free.shape
     n = height * width
     open_, cost = free.ravel(), np.full(n, -1, np.int32)
@@ -102,12 +103,13 @@ def path(cost: NDArray[np.int32], target: tuple[int, int]) -> NDArray[np.int64]:
     """
     if cost[target] < 0:
         raise ValueError(f"target must be reachable, got {target}")
-    found: NDArray[np.int64] = _descend(cost, int(target[0]), int(target[1]))
+    found: NDArray[np.int64] = descend(cost, int(target[0]), int(target[1]))
     return found[::-1]
 
 
 @njit(cache=True, nogil=True)
-def _descend(cost: Any, iy: int, ix: int) -> Any:
+def descend(cost: Any, iy: int, ix: int) -> Any:
+    """(L, 2) cells from one down to the source of a field of costs, both ends."""
     height, width = cost.shape
     out = np.empty((cost[iy, ix] // STRAIGHT + 1, 2), np.int64)
     out[0, 0], out[0, 1] = iy, ix

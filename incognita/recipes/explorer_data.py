@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rnd_agv._jit import njit
 from sim.dungeon import CELL_PX, SENSOR_PX, UNSEEN_PX, DungeonMap, DungeonRun, sense
 from toponav.explorers import Utility
-from toponav.frontier import _edges, _pieces
-from toponav.geodesic import STRAIGHT, _descend, _field
+from toponav.frontier import edges, pieces
+from toponav.geodesic import STRAIGHT, descend, field_from
 from toponav.meta_features import NAMES, PATCH, Features, features
 
 from ..explore import LIMIT_PX, REPLAN_PX, WHOLE, drive_to, snapshot
@@ -91,9 +91,9 @@ def _rollout(  # type: ignore[no-untyped-def]
     while unseen > UNSEEN_PX and driven < LIMIT_PX:
         free[1:-1, 1:-1] = grid == 0
         free[iy + 1, ix + 1] = True
-        cost = _field(free, np.array([[iy + 1, ix + 1]]))[1:-1, 1:-1].copy()
+        cost = field_from(free, np.array([[iy + 1, ix + 1]]))[1:-1, 1:-1].copy()
         if not first:
-            cell, size = _pieces(_edges(grid, cost >= 0), WHOLE, 1)
+            cell, size = pieces(edges(grid, cost >= 0), WHOLE, 1)
             best = -np.inf
             for k in range(len(cell)):
                 y, x = cell[k]
@@ -103,7 +103,7 @@ def _rollout(  # type: ignore[no-untyped-def]
             if best == -np.inf:
                 return LIMIT_PX
         first = False
-        way, begun = _descend(cost, ty, tx), driven
+        way, begun = descend(cost, ty, tx), driven
         for j in range(len(way) - 2, -1, -1):
             y, x = way[j]
             driven += CELL_PX * np.sqrt((y - iy) ** 2 + (x - ix) ** 2)
