@@ -22,8 +22,9 @@ from sim.randomization import NOMINAL, Randomization
 from sim.tasks.explore import Explore
 from sim.worlds import World
 from toponav import geodesic
-from toponav.exploration import Exploration, ExplorationConfig, Task
+from toponav.exploration import Decision, Exploration, ExplorationConfig, Task
 from toponav.explorers import Explorer, tour
+from toponav.localizer import wrap
 from toponav.snapshot import Snapshot
 
 Disturb = Callable[[float, BatchEnv], None]
@@ -34,6 +35,8 @@ REPLAN_PX = 24
 """A new decision is taken after this distance, or where the target is reached."""
 LIMIT_PX = 20_000
 """An exploration that has driven so far is given up."""
+BACK_M_S = 0.15
+"""A robot that has been standing backs up this fast."""
 WHOLE = 1_000_000
 """Frontiers of grid maps are not cut: a candidate is a whole cluster."""
 
@@ -194,18 +197,14 @@ def explore_world(
             curve.append((mind.driven_m, seen_share(mind, floor)))
         if decision.task == Task.DONE:
             break
-        command = np.zeros(2)
         if decision.target_w is not None:
             assert env.guide is not None
             ahead = np.where(blind, task.scan.range_max, env.ranges[0])
             command = driver.act(
                 pose, s.vel_b[0], ahead, task.scan, env.guide.path(0, pose), decision.target_w
             )
-        elif decision.task == Task.BACK_UP:
-            command = np.array([-0.15, 0.0])
-        elif decision.heading_w is not None:
-            off = (decision.heading_w - pose[2] + np.pi) % (2 * np.pi) - np.pi
-            command = np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
+        else:
+            command = in_place(decision, pose[2])
         env.step(action_from_command(command[None], limits))
         touched |= bool(s.contact[0, 0] | s.contact[0, 2])
         if disturb is not None:
@@ -214,6 +213,19 @@ def explore_world(
         mind, t, seen_share(mind, floor), curve, float(np.hypot(*(s.pose_w[0] - start)[:2])),
         touched,
     )  # fmt: skip
+
+
+def in_place(decision: Decision, yaw: float) -> NDArray[np.float64]:
+    """(2,) m/s, rad/s for a decision without a way: back up, turn, or stand.
+
+    Args:
+        yaw: of the robot in the decision's frame, rad.
+    """
+    if decision.task == Task.BACK_UP:
+        return np.array([-BACK_M_S, 0.0])
+    if decision.heading_w is not None:
+        return np.array([0.0, np.clip(2 * wrap(decision.heading_w - yaw), -1.0, 1.0)])
+    return np.zeros(2)
 
 
 def floor_cells(world: World, robot: RobotSpec, resolution: float) -> OccupancyGrid:

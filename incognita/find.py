@@ -28,6 +28,8 @@ from toponav.explorers import Explorer
 from toponav.prior import Prior, office_floor
 from toponav.thing_search import SemanticExplorer, ThingSearch
 
+from .explore import in_place
+
 RANGE_M = 6.0
 """Range of the lidar and of the detector."""
 BEAMS = 360
@@ -248,15 +250,11 @@ def find_as_robot(
                 s.goal_w[0] = decision.target_w
         if decision.task == Task.DONE:
             break
-        command = np.zeros(2)
         if decision.target_w is not None:
             command = driver.act(pose, s.vel_b[0], env.ranges[0], task.scan,
                                  env.guide.path(0, pose), decision.target_w)  # fmt: skip
-        elif decision.task == Task.BACK_UP:
-            command = np.array([-0.15, 0.0])
-        elif decision.heading_w is not None:
-            off = (decision.heading_w - pose[2] + np.pi) % (2 * np.pi) - np.pi
-            command = np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
+        else:
+            command = in_place(decision, pose[2])
         env.step(action_from_command(command[None], task.robot.limits))
     out.reason, out.time_s = str(mind.reason or "limit"), t
     out.success = mind.reason == Reason.GOAL and bool(s.wanted_m[0] <= FOUND_M)

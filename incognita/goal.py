@@ -27,7 +27,7 @@ from toponav.explorers import Explorer
 from toponav.goal import GoalSearch
 from toponav.h_dqn import Hdqn
 
-from .explore import floor_cells, seen_share
+from .explore import floor_cells, in_place, seen_share
 
 SHORTEST_CELL_M = 0.05
 """Cells that the best way is found on."""
@@ -64,13 +64,8 @@ class FollowPath:
     def command(self, decision: Decision, env: BatchEnv) -> NDArray[np.float64]:
         """See :class:`Drive`."""
         s = env.state
-        if decision.task == Task.BACK_UP:
-            return np.array([-0.15, 0.0])
-        if decision.heading_w is not None:
-            off = (decision.heading_w - s.seen_pose_w[0, 2] + np.pi) % (2 * np.pi) - np.pi
-            return np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
         if decision.target_w is None or decision.path_w is None:
-            return np.zeros(2)
+            return in_place(decision, s.seen_pose_w[0, 2])
         return self.planner.act(
             s.seen_pose_w[0], s.vel_b[0], env.ranges[0], env.scan, decision.path_w,
             decision.target_w,

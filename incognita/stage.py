@@ -21,11 +21,12 @@ from sim.worlds import World
 from toponav.exploration import Decision, Exploration, Task
 from toponav.localizer import compose
 
+from .explore import in_place
+
 Driver = Any
 """A local planner of ``rnd_agv``: PurePursuit, DWA or MPPI."""
 Watch = Callable[["Stage"], bool]
 """Called every step; True ends the run."""
-BACK_M_S = 0.15
 
 
 class Stage:
@@ -102,17 +103,12 @@ class Stage:
 
     def command(self, decision: Decision, pose_w: NDArray[np.float64]) -> NDArray[np.float64]:
         """(2,) m/s, rad/s for a decision and a pose (3,), both in the map frame."""
-        if decision.task == Task.BACK_UP:
-            return np.array([-BACK_M_S, 0.0])
         if decision.path_w is not None and decision.target_w is not None:
             return np.asarray(self.driver.act(
                 pose_w, self.env.state.vel_b[0], self.env.ranges[0], self.task.scan,
                 decision.path_w, decision.target_w,
             ))  # fmt: skip
-        if decision.heading_w is not None:
-            off = (decision.heading_w - pose_w[2] + np.pi) % (2 * np.pi) - np.pi
-            return np.array([0.0, np.clip(2 * off, -1.0, 1.0)])
-        return np.zeros(2)
+        return in_place(decision, pose_w[2])
 
     def step(self, command: NDArray[np.float64]) -> None:
         """One control period."""

@@ -26,7 +26,7 @@ from . import geodesic
 from .explorers import Explorer, Utility
 from .frontier import Frontiers, find
 from .graph import TopologicalMap
-from .localizer import compose, scan_points, transform
+from .localizer import compose, scan_points, transform, wrap
 from .occupancy import OCCUPIED, OCCUPIED_FROM, OccupancyMap
 from .snapshot import Snapshot
 from .tracker import Tracker, clear_way
@@ -359,7 +359,7 @@ class Exploration:
         if t_s < self._back_until_s:
             return True
         off = self._pose_w - self._stood_w
-        moved = np.hypot(off[0], off[1]) > MOVED_M or abs(_wrap(off[2])) > MOVED_RAD
+        moved = np.hypot(off[0], off[1]) > MOVED_M or abs(wrap(off[2])) > MOVED_RAD
         if moved or self.decision.task in (Task.TURN, Task.BACK_UP):
             self._stood_w, self._stood_s = self._pose_w.copy(), t_s
         elif t_s - self._stood_s > self.config.stand_s:
@@ -378,13 +378,13 @@ class Exploration:
             if before.target_w is not None:
                 there = np.hypot(*(before.target_w - here[:2])) <= AT_M
             else:
-                there = abs(_wrap((before.heading_w or 0.0) - here[2])) < AIMED_RAD
+                there = abs(wrap((before.heading_w or 0.0) - here[2])) < AIMED_RAD
             if not there:
                 return before
         self._wander_s = t_s
         yaw, way = clear_way(self._hits_b, self.config.radius_m + 0.1, WANDER_M)
         if way < 2 * AT_M:
-            return Decision(Task.LOCATE, heading_w=_wrap(here[2] + math.pi / 3))
+            return Decision(Task.LOCATE, heading_w=float(wrap(here[2] + math.pi / 3)))
         ahead = np.array([math.cos(here[2] + yaw), math.sin(here[2] + yaw)])
         path = here[:2] + np.linspace(0, way, 2 + int(way / 0.2))[:, None] * ahead
         return Decision(Task.LOCATE, path[-1], path)
@@ -429,13 +429,13 @@ class Exploration:
         self.frontiers_w = np.zeros((0, 2))
         yaw, c = float(self._pose_w[2]), self.config
         if self._heading is not None:
-            there = abs(_wrap(self._heading - yaw)) < AIMED_RAD
+            there = abs(wrap(self._heading - yaw)) < AIMED_RAD
             if not there and t_s - self._since_s < c.patience_s:
                 return Decision(Task.TURN, heading_w=self._heading)
             self._heading = None
         if self._turned < c.turns and not self._all_round:
             self._turned += 1
-            self._heading, self._since_s = _wrap(yaw + math.pi / 3), t_s
+            self._heading, self._since_s = float(wrap(yaw + math.pi / 3)), t_s
             return Decision(Task.TURN, heading_w=self._heading)
         left = find(view.grid, view.grid == 0, view.sensor_cells)
         room_m2 = np.count_nonzero(view.cost >= 0) * (c.resolution_m * c.factor) ** 2
@@ -612,8 +612,3 @@ class Exploration:
 def _length(way: NDArray[np.float64]) -> float:
     """Of a way (L, 2), m."""
     return float(np.hypot(*np.diff(way, axis=0).T).sum())
-
-
-def _wrap(angle: float) -> float:
-    """Angle in [-pi, pi)."""
-    return (angle + math.pi) % (2 * math.pi) - math.pi

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from learning.policy_file import PolicyFileError, open_session
 
 from .explorers import CLASSICAL, Explorer, Utility
-from .meta_features import NAMES, PATCH, PATCH_RANGES, features
+from .meta_features import NAMES, PATCH, PATCH_RANGES, Features, features
 from .snapshot import Snapshot
 
 OBSERVATION = {"dim": len(NAMES), "numbers": list(NAMES), "patch": PATCH, "ranges": PATCH_RANGES}
@@ -64,7 +64,9 @@ class MetaExplorer:
 
     def costs(self, view: Snapshot) -> NDArray[np.float32]:
         """(K, members) what each head expects to be driven if a candidate is first, ranges."""
-        told = features(view, self.base.scores(view))
+        return self._ask(features(view, self.base.scores(view)))
+
+    def _ask(self, told: Features) -> NDArray[np.float32]:
         cost: NDArray[np.float32] = self._session.run(
             None, {"numbers": told.numbers, "pictures": told.pictures}
         )[0]
@@ -72,10 +74,11 @@ class MetaExplorer:
 
     def choose(self, view: Snapshot) -> int:
         """See :class:`~toponav.explorers.Explorer`."""
-        first = self.base.choose(view)
-        if len(view.frontiers) == 1:
+        score = self.base.scores(view)
+        first = int(score.argmax())
+        if len(score) == 1:
             return first
-        other = trusted(self.costs(view), first, self.config)
+        other = trusted(self._ask(features(view, score)), first, self.config)
         self.overruled += other != first
         return other
 

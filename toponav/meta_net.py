@@ -9,14 +9,28 @@ DQN, Osband et al. 2016).
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .meta_features import NAMES, PATCH
+from .meta_features import NAMES, PATCH, Features
 
 HEADS = 4
 """Of the attention."""
+
+
+def padded(told: Sequence[Features]) -> tuple[Tensor, Tensor, Tensor]:
+    """States as one batch: numbers (B, 1 + K, F), pictures uint8, there (B, 1 + K) bool."""
+    b, rows = len(told), max(len(f.numbers) for f in told)
+    numbers = np.zeros((b, rows, len(NAMES)), np.float32)
+    pictures = np.zeros((b, rows, 2, PATCH, PATCH), np.uint8)
+    there = np.zeros((b, rows), bool)
+    for i, f in enumerate(told):
+        k = len(f.numbers)
+        numbers[i, :k], pictures[i, :k], there[i, :k] = f.numbers, f.pictures, True
+    return torch.from_numpy(numbers), torch.from_numpy(pictures), torch.from_numpy(there)
 
 
 class MetaNet(nn.Module):

@@ -19,15 +19,15 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: an option that this kind of job does not have.
     """
-    quiet = {"console": options["console"], "quiet": options["quiet"]}
+    shown = {"console": options["console"], "quiet": options["quiet"]}
     if isinstance(job, ExplorerRecipe):
         if options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be warm-started")
-        return train_explorer(job, folder, resume=bool(options.get("resume")), **quiet)
+        return train_explorer(job, folder, resume=bool(options.get("resume")), **shown)
     if isinstance(job, HdqnRecipe):
         if options.get("resume") or options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be resumed or warm-started, it is trained anew")
-        return train_h_dqn(job, folder, **quiet)
+        return train_h_dqn(job, folder, **shown)
     return run(job, folder, **options)
 
 

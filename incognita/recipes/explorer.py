@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -29,8 +28,8 @@ from sim.dungeon import DungeonMap, draw
 from sim.dungeon import load as load_map
 from toponav.explorers import Utility
 from toponav.meta import OBSERVATION, MetaConfig, MetaExplorer
-from toponav.meta_features import NAMES, PATCH
-from toponav.meta_net import MetaNet
+from toponav.meta_features import NAMES
+from toponav.meta_net import MetaNet, padded
 
 from .explorer_data import Labelled, labelled, load, save
 from .explorer_improve import policy_labels
@@ -290,19 +289,13 @@ def collate(states: Sequence[Labelled], symmetry: int) -> tuple[Tensor, Tensor, 
     Returns:
         numbers (B, 1 + K, F), pictures (B, 1 + K, 2, P, P), there (B, 1 + K) bool, cost (B, K).
     """
-    b, k = len(states), max(len(s.cost) for s in states)
-    numbers = np.zeros((b, 1 + k, len(NAMES)), np.float32)
-    pictures = np.zeros((b, 1 + k, 2, PATCH, PATCH), np.uint8)
-    there, cost = np.zeros((b, 1 + k), bool), np.zeros((b, k), np.float32)
+    numbers, image, there = padded([state.features for state in states])
+    cost = np.zeros((len(states), there.shape[1] - 1), np.float32)
     for row, state in enumerate(states):
-        n = len(state.cost)
-        numbers[row, : n + 1], there[row, : n + 1] = state.features.numbers, True
-        pictures[row, : n + 1], cost[row, :n] = state.features.pictures, state.cost
-    seen: NDArray[np.uint8] = pictures.swapaxes(-1, -2) if symmetry & 4 else pictures
-    seen = seen[..., ::-1] if symmetry & 1 else seen
-    seen = seen[..., ::-1, :] if symmetry & 2 else seen
-    image = torch.from_numpy(np.ascontiguousarray(seen)).float() / 255
-    return torch.from_numpy(numbers), image, torch.from_numpy(there), torch.from_numpy(cost)
+        cost[row, : len(state.cost)] = state.cost
+    image = image.transpose(-1, -2) if symmetry & 4 else image
+    flipped = [axis for axis, bit in ((-1, 1), (-2, 2)) if symmetry & bit]
+    return numbers, image.flip(flipped).float() / 255, there, torch.from_numpy(cost)
 
 
 def _losses(

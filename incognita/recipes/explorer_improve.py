@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sim.dungeon import SENSOR_PX, DungeonMap, DungeonRun
 from toponav.explorers import Utility
 from toponav.meta import MetaConfig, trusted
-from toponav.meta_features import NAMES, PATCH, Features, features
-from toponav.meta_net import MetaNet
+from toponav.meta_features import Features, features
+from toponav.meta_net import MetaNet, padded
 from toponav.snapshot import Snapshot
 
 from ..explore import LIMIT_PX, drive_to, snapshot
@@ -70,10 +70,11 @@ def policy_labels(
         count = len(view.frontiers)
         if count == 0:
             break
-        seen = features(view, base.scores(view))
-        first, chosen = base.choose(view), 0
+        chosen = 0
         if count > 1:
-            chosen = trusted(ask(net, [seen])[0], first, trust)
+            score = base.scores(view)
+            seen = features(view, score)
+            chosen = trusted(ask(net, [seen])[0], int(score.argmax()), trust)
             if rng.random() < share:
                 told.append(seen)
                 branches.append([_branch(run, view, k, gamma) for k in range(count)])
@@ -141,14 +142,7 @@ def ask(net: MetaNet, told: Sequence[Features]) -> list[NDArray[np.float32]]:
     out: list[NDArray[np.float32]] = []
     for begin in range(0, len(told), 64):
         some = told[begin : begin + 64]
-        rows = max(len(f.numbers) for f in some)
-        numbers = torch.zeros(len(some), rows, len(NAMES))
-        pictures = torch.zeros(len(some), rows, 2, PATCH, PATCH)
-        there = torch.zeros(len(some), rows, dtype=torch.bool)
-        for i, f in enumerate(some):
-            k = len(f.numbers)
-            numbers[i, :k], there[i, :k] = torch.from_numpy(f.numbers), True
-            pictures[i, :k] = torch.from_numpy(f.pictures).float() / 255
-        cost = net(numbers, pictures, there).numpy()
+        numbers, pictures, there = padded(some)
+        cost = net(numbers, pictures.float() / 255, there).numpy()
         out += [cost[i, : len(f.numbers) - 1] for i, f in enumerate(some)]
     return out
