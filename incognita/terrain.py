@@ -44,6 +44,9 @@ class DriveConfig:
     its inner wheels brake what the outer ones drive. On the spot a radian costs a third of that."""
     turned_rad: float = 0.04
     """... until it bears by less than this."""
+    brake: float = 2.0
+    """m/s^2 by which the command slows down at most: who stops dead on a steep descent, tips over.
+    """
     ahead_m: float = 1.0
     """The way ahead is its point so far away."""
     stuck_s: float = 4.0
@@ -57,7 +60,7 @@ class DriveConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("speed", "scan_s", "replan_s", "stuck_s", "stuck_m", "back_s", "limit_s"):
+        for name in ("speed", "scan_s", "replan_s", "brake", "stuck_s", "stuck_m", "back_s", "limit_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (0 <= self.calm_rad < self.steep_rad and 0 < self.slowest <= 1):
@@ -123,6 +126,7 @@ def cross(
     moved_w, moved_t, back_until, backed = sim.pose_w[:2].copy(), 0.0, -1.0, 0
     planned, turned, success, turning, t = -np.inf, 0.0, False, False, 0.0
     ranges = np.full(sim.lidar.azimuths, sim.lidar.range_m)
+    speed = 0.0
     for step in range(int(d.limit_s / CONTROL_DT)):
         t = step * CONTROL_DT
         if step % scan_every == 0:
@@ -146,6 +150,9 @@ def cross(
             command[1] = 0.0
             if turning:
                 command = np.array([0.0, np.copysign(np.clip(3 * abs(bearing), 0.4, 1.5), bearing)])
+        if turning and speed > 0.2:
+            command[1] = 0.0  # an arc scrubs the tyres
+        speed = command[0] = max(command[0], speed - d.brake * CONTROL_DT)
         yaw = sim.pose_w[2]
         sim.step(command)
         turned += abs((sim.pose_w[2] - yaw + np.pi) % (2 * np.pi) - np.pi)
