@@ -60,7 +60,8 @@ class DriveConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("speed", "scan_s", "replan_s", "brake", "stuck_s", "stuck_m", "back_s", "limit_s"):
+        times = ("scan_s", "replan_s", "stuck_s", "back_s", "limit_s")
+        for name in ("speed", "brake", "stuck_m", *times):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not (0 <= self.calm_rad < self.steep_rad and 0 < self.slowest <= 1):
