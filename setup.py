@@ -40,12 +40,16 @@ SERVE = [
     "fastapi>=0.115",
     "uvicorn>=0.32",
     "httpx>=0.28",
-    "tenacity>=9",
     "prometheus-client>=0.21",
-    "pydantic-settings>=2.7",
+    "pydantic>=2.10",
+    "numpy>=1.26",
     "starlette>=1.3.1",
     "python-multipart>=0.0.27",
     "pillow>=12.2",
+    "websockets>=14",
+    "av>=14",
+    "safetensors>=0.5",
+    "torch>=2.10",
 ]
 
 VLM = ["torch>=2.10", "transformers>=5.3", "safetensors>=0.5"]
@@ -92,6 +96,7 @@ DEV = [
     "wheel>=0.45",
     "rl-games==1.6.5",  # unmodified trainers that our VecTask face is tested with
     "rsl-rl-lib==5.5.1",
+    "schemathesis>=4",
 ]
 
 
@@ -132,7 +137,7 @@ setup(
         "vlm": VLM,
         "gpu": GPU,
         "ros-wheels": ROS_WHEELS,
-        "dev": TRAIN + DEV,
+        "dev": TRAIN + SERVE + VLM + DEV,
     },
     entry_points={
         "console_scripts": [
