@@ -6,7 +6,10 @@ from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
 
-ROOMS = ("incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "ros_nodes")
+ROOMS = (
+    "incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "reward_vlm",
+    "ros_nodes",
+)  # fmt: skip
 
 NODES = ("agv_planner", "guard", "sim_robot", "topo_explorer")
 """Executables of `ros2 run incognita <name>`, one file of that name in ros_nodes/ each."""
@@ -51,6 +54,9 @@ SERVE = [
     "safetensors>=0.5",
     "torch>=2.10",
 ]
+
+# What calls the service, on a robot or in a training: neither torch nor FastAPI.
+CLIENT = ["httpx>=0.28", "pydantic>=2.10"]
 
 VLM = ["torch>=2.10", "transformers>=5.3", "safetensors>=0.5"]
 
@@ -121,6 +127,7 @@ setup(
     package_data={
         "": ["py.typed", "*.xml", "*.yaml"],
         "incognita": ["policies/**/*"],
+        "reward_vlm": ["weights/**/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/incognita"]),
@@ -133,6 +140,7 @@ setup(
     install_requires=BASE,
     extras_require={
         "train": TRAIN,
+        "client": CLIENT,
         "serve": SERVE,
         "vlm": VLM,
         "gpu": GPU,

@@ -46,7 +46,7 @@ def names(text: str) -> frozenset[str]:
 
 
 GROUND = names("curiosity episodes")
-ISLANDS = GROUND | names("learning rnd_agv toponav")
+ISLANDS = GROUND | names("learning rnd_agv toponav reward_vlm")
 
 TABLE = {
     "curiosity": Room(packages=names("numpy torch")),
@@ -75,6 +75,20 @@ TABLE = {
             "meta_net.py": names("torch"),
         },
     ),
+    "reward_vlm": Room(
+        rooms=GROUND | {"learning"},
+        packages=names("numpy pydantic"),
+        doors={
+            "client.py": names("httpx"),
+            "decode.py": names("av cv2"),
+            "training.py": names("gymnasium stable_baselines3"),
+            "backends/small_net.py": names("torch safetensors"),
+            "backends/small.py": names("torch safetensors cv2"),
+            "backends/qwen.py": names("torch transformers safetensors"),
+            "backends/openai.py": names("httpx cv2"),
+            "gateway": names("fastapi starlette uvicorn prometheus_client anyio websockets"),
+        },
+    ),
     "sim": Room(
         rooms=ISLANDS,
         packages=names("numpy mujoco gymnasium gymnasium_robotics cv2 yaml"),
@@ -90,7 +104,7 @@ TABLE = {
         packages=names(
             "numpy torch cv2 mujoco gymnasium gymnasium_robotics stable_baselines3 zarr av "
             "numcodecs simplejpeg pyarrow safetensors onnx onnxruntime numba matplotlib "
-            "tensorboard typer rich click rclpy"
+            "tensorboard typer rich click rclpy httpx uvicorn transformers pydantic"
         )
         | MESSAGES,
     ),

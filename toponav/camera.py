@@ -195,7 +195,7 @@ def load_net(
     except ImportError as e:
         raise ImportError(f"{at} needs transformers: pip install 'incognita[vlm]'") from e
     model = ResNetModel.from_pretrained(at, local_files_only=True, use_safetensors=True)
-    net = CameraNet(_ResNet(model), int(model.config.hidden_sizes[-1]), classes, config)
+    net = CameraNet(_ResNet(model), int(np.asarray(model.config.hidden_sizes)[-1]), classes, config)
     if (at / HEAD).is_file():
         _load_head(net, at / HEAD)
     return net.eval()
