@@ -18,7 +18,10 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("agv_planner", "guard", "sim_robot")
-ROOMS = ("curiosity", "episodes", "incognita", "learning", "rnd_agv", "ros_nodes", "sim", "toponav")
+ROOMS = (
+    "curiosity", "episodes", "incognita", "learning", "reward_vlm", "rnd_agv", "ros_nodes", "sim",
+    "toponav",
+)  # fmt: skip
 
 
 def clean_environment(**more: str) -> dict[str, str]:
