@@ -1,0 +1,200 @@
+"""The small reward network: where are the thing, the goal and the hand, and how far did it get?
+
+Command: hashed character trigrams per word and one transformer layer, so there is no vocabulary.
+Frame: a small convolutional net, modulated by the command (FiLM, Perez et al. 2018), with three
+attention maps that the command asks for: thing, goal, gripper. What lies under them goes, frame by
+frame, through a causal transformer: so each frame carries the judgement of the clip up to it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..rubric import LEVELS
+
+KEYS = ("thing", "goal", "gripper")
+PROBE_HEADS = ("contact", "safety", "smoothness", "instruction")
+"""Trained besides score and success; ``progress`` is the expected reward, ``success`` a head."""
+WORDS, GRAMS = 24, 12
+"""Most words of a command, most trigrams of a word."""
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class SmallConfig:
+    """Sizes of the network."""
+
+    side: int = 96
+    """Of the square images, pixels; a multiple of 4."""
+    channels: int = 48
+    blocks: int = 3
+    width: int = 128
+    """Of the transformers."""
+    layers: int = 2
+    heads: int = 4
+    buckets: int = 4096
+    """Of the hash of trigrams."""
+
+    def __post_init__(self) -> None:
+        if self.side % 4 or self.side < 16 or self.width % self.heads:
+            raise ValueError(f"side a multiple of 4, width of heads wanted, got {self}")
+
+
+class Outputs(NamedTuple):
+    """Per clip and frame; each frame judges the clip up to it."""
+
+    score: Tensor
+    """(B, T, 5) logits of the scores."""
+    success: Tensor
+    """(B, T) logits."""
+    probes: Tensor
+    """(B, T, len(PROBE_HEADS)) logits."""
+    maps: Tensor
+    """(B, T, 3, S, S) logits of where thing, goal and gripper are; S = side / 4."""
+    points: Tensor
+    """(B, T, 3, 2) x, y that the maps mean, 0..1 from the top left."""
+    features: Tensor
+    """(B, T, width) what the heads see."""
+
+
+def tokens(command: str, buckets: int) -> NDArray[np.int64]:
+    """(WORDS, GRAMS) hashed trigrams of a command, 0 where there is none."""
+    out = np.zeros((WORDS, GRAMS), np.int64)
+    for i, word in enumerate(_WORD.findall(command.lower())[:WORDS]):
+        framed = f"^{word}$"
+        grams = [framed[j : j + 3] for j in range(len(framed) - 2)][:GRAMS]
+        out[i, : len(grams)] = [1 + zlib.crc32(g.encode()) % (buckets - 1) for g in grams]
+    return out
+
+
+class _Block(nn.Module):
+    """Depthwise 5 x 5, two 1 x 1, modulated by the command."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.norm = nn.GroupNorm(4, channels)
+        self.film = nn.Linear(width, 2 * channels)
+        self.up, self.down = nn.Conv2d(channels, 2 * channels, 1), nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x: Tensor, said: Tensor) -> Tensor:
+        scale, shift = self.film(said)[..., None, None].chunk(2, dim=1)
+        y = self.norm(self.spread(x)) * (1 + scale) + shift
+        return x + self.down(nn.functional.gelu(self.up(y)))  # type: ignore[no-any-return]
+
+
+class SmallNet(nn.Module):
+    """See the module."""
+
+    def __init__(self, config: SmallConfig | None = None) -> None:
+        super().__init__()
+        c = self.config = config or SmallConfig()
+        self.grams = nn.Embedding(c.buckets, 64, padding_idx=0)
+        self.word = nn.Linear(64, c.width)
+        self.place = nn.Parameter(torch.zeros(WORDS, c.width))
+        self.reader = _layer(c)
+        self.ask = nn.Parameter(torch.randn(len(KEYS) + 1, c.width) * 0.1)
+        self.listen = nn.MultiheadAttention(c.width, c.heads, batch_first=True)
+        self.stem = nn.Sequential(
+            nn.Conv2d(5, 24, 3, 2, 1), nn.GELU(), nn.Conv2d(24, c.channels, 3, 2, 1)
+        )
+        self.blocks = nn.ModuleList(_Block(c.channels, c.width) for _ in range(c.blocks))
+        self.keys, self.values = nn.Conv2d(c.channels, 64, 1), nn.Conv2d(c.channels, 64, 1)
+        self.query = nn.Linear(c.width, 64)
+        self.sharp = nn.Parameter(torch.tensor(1.0))
+        n = len(KEYS)
+        self.frame = nn.Sequential(
+            nn.Linear(n * 64 + n * 3 + n * 2 + 6 + c.channels, c.width), nn.GELU(),
+            nn.Linear(c.width, c.width),
+        )  # fmt: skip
+        self.time = nn.Sequential(nn.Linear(2, c.width), nn.GELU(), nn.Linear(c.width, c.width))
+        self.judge = nn.ModuleList(_layer(c) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.width)
+        self.heads = nn.Linear(c.width, LEVELS + 1 + len(PROBE_HEADS))
+
+    def hear(self, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Commands (B, WORDS, GRAMS) -> (B, width) whole, and (B, 3, width) what to look for."""
+        grams = said > 0
+        words = self.grams(said).sum(dim=2) / grams.sum(dim=2, keepdim=True).clamp(min=1).sqrt()
+        absent = ~grams.any(dim=2)
+        absent = absent & ~absent.all(dim=1, keepdim=True)  # attention over nothing is NaN
+        x = self.reader(self.word(words) + self.place, src_key_padding_mask=absent)
+        asked = self.ask.expand(len(said), -1, -1)
+        heard, _ = self.listen(asked, x, x, key_padding_mask=absent, need_weights=False)
+        heard = heard + asked
+        return heard[:, 0], heard[:, 1:]
+
+    def forward(self, frames: Tensor, said: Tensor) -> Outputs:
+        """Judge clips.
+
+        Args:
+            frames: (B, T, 3, side, side) float32, 0..1.
+            said: (B, WORDS, GRAMS) int64, see :func:`tokens`.
+        """
+        if frames.ndim != 5 or frames.shape[2:] != (3, self.config.side, self.config.side):
+            side = self.config.side
+            raise ValueError(
+                f"frames must be (B, T, 3, {side}, {side}), got {tuple(frames.shape)}"
+            )
+        b, t = frames.shape[:2]
+        whole, wanted = self.hear(said)
+        side = self.config.side // 4
+        x = self.stem(_with_coordinates(frames.flatten(0, 1)))
+        for block in self.blocks:
+            x = block(x, whole.repeat_interleave(t, 0))
+        queries = self.query(wanted).repeat_interleave(t, 0)
+        maps = torch.einsum("bchw,bkc->bkhw", self.keys(x), queries) * (self.sharp / 8)
+        weights = maps.flatten(2).softmax(dim=-1)
+        seen = torch.einsum("bkp,bcp->bkc", weights, self.values(x).flatten(2))
+        grid = _grid(side, x)
+        points = weights @ grid  # (BT, 3, 2)
+        peak = weights.amax(dim=-1, keepdim=True)
+        per = torch.cat([seen, points, peak], dim=-1).view(b, t, -1)
+        at = points.view(b, t, len(KEYS), 2)
+        moved = (at - at[:, :1]).flatten(2)
+        gaps = torch.cat([at[:, :, 0] - at[:, :, 1], at[:, :, 0] - at[:, :, 2],
+                          at[:, :1, 0] - at[:, :, 1]], dim=-1)  # fmt: skip
+        overall = x.mean(dim=(2, 3)).view(b, t, -1)
+        y = self.frame(torch.cat([per, moved, gaps, overall], dim=-1))
+        when = torch.linspace(0, 1, t, device=y.device, dtype=y.dtype) if t > 1 else y.new_ones(1)
+        first = torch.zeros_like(when)
+        first[0] = 1.0
+        y = y + self.time(torch.stack([when, first], dim=-1)) + whole[:, None]
+        mask = nn.Transformer.generate_square_subsequent_mask(t, device=y.device, dtype=y.dtype)
+        for layer in self.judge:
+            y = layer(y, src_mask=mask, is_causal=True)
+        y = self.norm(y)
+        out = self.heads(y)
+        return Outputs(
+            out[..., :LEVELS], out[..., LEVELS], out[..., LEVELS + 1 :],
+            maps.view(b, t, len(KEYS), side, side), at, y,
+        )  # fmt: skip
+
+
+def _layer(c: SmallConfig) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        c.width, c.heads, 2 * c.width, dropout=0.0, activation="gelu", batch_first=True,
+        norm_first=True,
+    )  # fmt: skip
+
+
+def _grid(side: int, like: Tensor) -> Tensor:
+    """(side * side, 2) x, y of the middles of cells, 0..1."""
+    line = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
+def _with_coordinates(images: Tensor) -> Tensor:
+    """(N, 3, S, S) -> (N, 5, S, S): centred colours and where each pixel is, -1..1."""
+    n, _, side, _ = images.shape
+    grid = (2 * _grid(side, images) - 1).T.reshape(1, 2, side, side)
+    return torch.cat([2 * images - 1, grid.expand(n, -1, -1, -1)], dim=1)
