@@ -7,9 +7,11 @@ from .agv import RECIPES, VARIANTS, Recipe
 from .config import OverrideError, override
 from .explorer import EXPLORER, ExplorerRecipe, train_explorer
 from .h_dqn import H_DQN, HdqnRecipe, train_h_dqn
+from .reward import REWARD, RewardRecipe, train_reward
 from .train import run
 
-JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN, EXPLORER.name: EXPLORER}
+JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN, EXPLORER.name: EXPLORER,
+                        REWARD.name: REWARD}  # fmt: skip
 """Everything that can be trained, by name."""
 
 
@@ -20,10 +22,13 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
         ValueError: an option that this kind of job does not have.
     """
     shown = {"console": options["console"], "quiet": options["quiet"]}
-    if isinstance(job, ExplorerRecipe):
+    if isinstance(job, (ExplorerRecipe, RewardRecipe)):
         if options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be warm-started")
-        return train_explorer(job, folder, resume=bool(options.get("resume")), **shown)
+        resume = bool(options.get("resume"))
+        if isinstance(job, RewardRecipe):
+            return train_reward(job, folder, resume=resume, **shown)
+        return train_explorer(job, folder, resume=resume, **shown)
     if isinstance(job, HdqnRecipe):
         if options.get("resume") or options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be resumed or warm-started, it is trained anew")
@@ -33,5 +38,5 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
 
 __all__ = [
     "JOBS", "RECIPES", "VARIANTS", "ExplorerRecipe", "HdqnRecipe", "OverrideError", "Recipe",
-    "override", "run", "run_job", "train_explorer", "train_h_dqn",
+    "RewardRecipe", "override", "run", "run_job", "train_explorer", "train_h_dqn", "train_reward",
 ]  # fmt: skip

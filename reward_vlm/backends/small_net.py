@@ -25,6 +25,8 @@ PROBE_HEADS = ("contact", "safety", "smoothness", "instruction")
 """Trained besides score and success; ``progress`` is the expected reward, ``success`` a head."""
 WORDS, GRAMS = 24, 12
 """Most words of a command, most trigrams of a word."""
+PATCH = 4
+"""Pixels of an image to one cell of the maps, each way."""
 _WORD = re.compile(r"\w+")
 
 
@@ -44,7 +46,7 @@ class SmallConfig:
     """Of the hash of trigrams."""
 
     def __post_init__(self) -> None:
-        if self.side % 4 or self.side < 16 or self.width % self.heads:
+        if self.side % PATCH or self.side < 16 or self.width % self.heads:
             raise ValueError(f"side a multiple of 4, width of heads wanted, got {self}")
 
 
@@ -76,19 +78,18 @@ def tokens(command: str, buckets: int) -> NDArray[np.int64]:
 
 
 class _Block(nn.Module):
-    """Depthwise 5 x 5, two 1 x 1, modulated by the command."""
+    """A residual 3 x 3 convolution, modulated by the command."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.norm = nn.GroupNorm(4, channels)
         self.film = nn.Linear(width, 2 * channels)
-        self.up, self.down = nn.Conv2d(channels, 2 * channels, 1), nn.Conv2d(2 * channels, channels, 1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, said: Tensor) -> Tensor:
         scale, shift = self.film(said)[..., None, None].chunk(2, dim=1)
-        y = self.norm(self.spread(x)) * (1 + scale) + shift
-        return x + self.down(nn.functional.gelu(self.up(y)))  # type: ignore[no-any-return]
+        y = self.norm(x) * (1 + scale) + shift
+        return x + self.conv(nn.functional.gelu(y))  # type: ignore[no-any-return]
 
 
 class SmallNet(nn.Module):
@@ -103,9 +104,7 @@ class SmallNet(nn.Module):
         self.reader = _layer(c)
         self.ask = nn.Parameter(torch.randn(len(KEYS) + 1, c.width) * 0.1)
         self.listen = nn.MultiheadAttention(c.width, c.heads, batch_first=True)
-        self.stem = nn.Sequential(
-            nn.Conv2d(5, 24, 3, 2, 1), nn.GELU(), nn.Conv2d(24, c.channels, 3, 2, 1)
-        )
+        self.stem = nn.Conv2d(3 * PATCH**2 + 2, c.channels, 3, padding=1)
         self.blocks = nn.ModuleList(_Block(c.channels, c.width) for _ in range(c.blocks))
         self.keys, self.values = nn.Conv2d(c.channels, 64, 1), nn.Conv2d(c.channels, 64, 1)
         self.query = nn.Linear(c.width, 64)
@@ -141,13 +140,11 @@ class SmallNet(nn.Module):
         """
         if frames.ndim != 5 or frames.shape[2:] != (3, self.config.side, self.config.side):
             side = self.config.side
-            raise ValueError(
-                f"frames must be (B, T, 3, {side}, {side}), got {tuple(frames.shape)}"
-            )
+            raise ValueError(f"frames must be (B, T, 3, {side}, {side}), got {tuple(frames.shape)}")
         b, t = frames.shape[:2]
         whole, wanted = self.hear(said)
-        side = self.config.side // 4
-        x = self.stem(_with_coordinates(frames.flatten(0, 1)))
+        side = self.config.side // PATCH
+        x = self.stem(_patches(frames.flatten(0, 1)))
         for block in self.blocks:
             x = block(x, whole.repeat_interleave(t, 0))
         queries = self.query(wanted).repeat_interleave(t, 0)
@@ -193,8 +190,10 @@ def _grid(side: int, like: Tensor) -> Tensor:
     return torch.stack([x, y], dim=-1).view(-1, 2)
 
 
-def _with_coordinates(images: Tensor) -> Tensor:
-    """(N, 3, S, S) -> (N, 5, S, S): centred colours and where each pixel is, -1..1."""
-    n, _, side, _ = images.shape
+def _patches(images: Tensor) -> Tensor:
+    """(N, 3, S, S) -> (N, 50, S / 4, S / 4): centred colours of each patch, and where it is."""
+    patches = nn.functional.pixel_unshuffle(2 * images - 1, PATCH)
+    n, _, side, _ = patches.shape
     grid = (2 * _grid(side, images) - 1).T.reshape(1, 2, side, side)
-    return torch.cat([2 * images - 1, grid.expand(n, -1, -1, -1)], dim=1)
+    joined = torch.cat([patches, grid.expand(n, -1, -1, -1)], dim=1)
+    return joined.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU

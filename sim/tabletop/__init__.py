@@ -1,1 +1,1 @@
-"""A six-axis arm at a table: scenes, physics, scripted behaviour, the rubric as a function of state."""
+"""A six-axis arm at a table: scenes, physics, scripts, and the rubric as a function of state."""

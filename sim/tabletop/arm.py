@@ -145,6 +145,6 @@ def inverse(xyz: ArrayLike, yaw: float) -> NDArray[np.float64]:
     inner = float(np.arctan2(FORE_M * np.sin(elbow), UPPER_M + FORE_M * np.cos(elbow)))
     shoulder = float(np.arctan2(r, up)) - inner
     roll = bearing - yaw
-    roll = (roll + np.pi / 2) % np.pi - np.pi / 2  # a parallel gripper is the same after half a turn
+    roll = (roll + np.pi / 2) % np.pi - np.pi / 2  # half a turn is the same to a gripper
     angles = np.array([bearing, shoulder, elbow, 0.0, np.pi - shoulder - elbow, roll])
-    return np.clip(angles, RANGES[:, 0], RANGES[:, 1])
+    return np.asarray(np.clip(angles, RANGES[:, 0], RANGES[:, 1]), np.float64)

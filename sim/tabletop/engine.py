@@ -206,7 +206,7 @@ class Tabletop:
         """
         wanted = np.asarray(xyz, np.float64)
         if wanted.shape != (3,) or not np.isfinite([*wanted, yaw, opening]).all():
-            raise ValueError(f"a finite pose and opening wanted, got {xyz}, {yaw}, {opening}")
+            raise ValueError(f"a finite pose and opening wanted, got {wanted}, {yaw}, {opening}")
         return self.step_joints(inverse(wanted, yaw), opening)
 
     def step_joints(self, joints: ArrayLike, opening: float) -> TableState:
@@ -238,12 +238,12 @@ class Tabletop:
         touching = np.zeros((len(self._hand), n), np.bool_)
         if len(pairs):
             for h, hand in enumerate(self._hand):
-                others = np.concatenate([pairs[pairs[:, 0] == hand, 1], pairs[pairs[:, 1] == hand, 0]])
-                touching[h] = np.isin(self._thing_geom[:n], others)
+                other = pairs[(pairs == hand).any(axis=1)]
+                touching[h] = np.isin(self._thing_geom[:n], other)
         return TableState(
             d.qpos[at].copy(), d.site_xpos[self._grip].copy(),
-            float(np.clip(d.qpos[self._finger_q].mean() / OPEN_M, 0, 1)), touching.any(axis=0),
-            touching[0] & touching[1], speed,
+            float(np.clip(d.qpos[self._finger_q].mean() / OPEN_M, 0, 1)), np.any(touching, 0),
+            np.all(touching[:2], 0), speed,
         )  # fmt: skip
 
 

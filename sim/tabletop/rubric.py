@@ -143,9 +143,7 @@ def _touch(asked: Instruction, scene: Scene, first: TableState, last: TableState
     return 1 + int(gap < 0.75 * before) + int(gap < 0.45 * before)
 
 
-def probes(
-    asked: Instruction, scene: Scene, states: list[TableState]
-) -> dict[str, float]:
+def probes(asked: Instruction, scene: Scene, states: list[TableState]) -> dict[str, float]:
     """Truth for the dimensions besides the score, 0..1 each, from all states of a clip.
 
     ``contact``: the hand touched the thing it was told about. ``safety``: nothing else was moved by

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import CONTROL_DT, Tabletop, TableState
+from ..backend import CONTROL_DT
+from .engine import TableState, Tabletop
 from .rubric import DIRECTIONS, Instruction, instructions
 from .scene import PAD_M, X_M, Y_M, Scene
 
@@ -146,9 +147,8 @@ def _carry(
     way += [Waypoint(low, 0.0, yaw, 3), Waypoint(low, 1.0, yaw, 6)]
     if tried == "undo":
         way += [Waypoint(low, 0.0, yaw, 8), Waypoint(over, 0.0, yaw)]
-        way += [Waypoint((x, y, HIGH_M), 0.0, yaw), Waypoint((x, y, deep), 0.0, yaw, 2),
-                Waypoint((x, y, deep), 1.0, yaw, 5), Waypoint((x, y, HIGH_M), 1.0, yaw)]  # fmt: skip
-        return way
+        way += [Waypoint((x, y, HIGH_M), 0.0, yaw), Waypoint((x, y, deep), 0.0, yaw, 2)]
+        return [*way, Waypoint((x, y, deep), 1.0, yaw, 5), Waypoint((x, y, HIGH_M), 1.0, yaw)]
     return [*way, Waypoint((over[0], over[1], over[2] + 0.05), 1.0, yaw)]
 
 
@@ -189,15 +189,19 @@ def _plan_push(
     what = scene.things[done.thing]
     along = np.array(list(DIRECTIONS.values())[done.other])
     side = np.array([-along[1], along[0]])
-    aside = rng.uniform(0.045, 0.07) * rng.choice([-1, 1]) if tried == "miss" else rng.normal(0, 0.002)
+    aside = rng.normal(0, 0.002)
+    if tried == "miss":
+        aside = rng.uniform(0.045, 0.07) * rng.choice([-1, 1])
     yaw = float(np.arctan2(along[1], along[0]))  # the shut fingers are broad across the push
-    behind = np.array(what.xy_m) - along * (what.half_size[0] + 0.035) + side * aside
+    at = np.array(what.xy_m) - along * (what.half_size[0] + 0.035) + side * aside
+    behind = (float(at[0]), float(at[1]))
     far = float(rng.uniform(0.01, 0.07) if tried == "short" else rng.uniform(0.09, 0.12))
-    end = behind + along * (0.035 - 0.007 + far)
+    end = at + along * (0.035 - 0.007 + far)
     z = max(0.8 * what.half_size[2], 0.012)
     return [
-        Waypoint((*map(float, behind), 0.12), 0.0, yaw), Waypoint((*map(float, behind), z), 0.0, yaw, 2),
-        Waypoint((*map(float, end), z), 0.0, yaw, 4), Waypoint((*map(float, behind), 0.12), 0.0, yaw),
+        Waypoint((*behind, 0.12), 0.0, yaw), Waypoint((*behind, z), 0.0, yaw, 2),
+        Waypoint((float(end[0]), float(end[1]), z), 0.0, yaw, 4),
+        Waypoint((*behind, 0.12), 0.0, yaw),
     ]  # fmt: skip
 
 

@@ -13,18 +13,25 @@ SAID: dict[str, tuple[str, ...]] = {
         "move the {thing} onto the {other}", "set the {thing} down on the {other}",
         "pick up the {thing} and put it on the {other}", "the {thing} belongs on the {other}",
         "bring the {thing} to the {other}", "put {thing} on {other}",
+        "on the {other}, place the {thing}", "the {other} should get the {thing}",
+        "please drop the {thing} off at the {other}", "I want the {thing} on the {other}",
+        "can you transfer the {thing} onto the {other}",
     ),
     "lift": (
         "lift the {thing}", "pick up the {thing}", "raise the {thing}",
         "lift the {thing} off the table", "grasp the {thing} and lift it", "pick the {thing} up",
+        "take the {thing} into the air", "please hold up the {thing}", "grab the {thing}",
     ),
     "push": (
         "push the {thing} {other}", "slide the {thing} {other}", "move the {thing} {other}",
         "shove the {thing} {other}", "nudge the {thing} {other} by ten centimetres",
+        "please move that {thing} {other}", "{other}: that is where to push the {thing}",
+        "let the {thing} slide {other}",
     ),
     "touch": (
         "touch the {thing}", "reach for the {thing}", "move the gripper to the {thing}",
-        "go to the {thing}", "put the gripper on the {thing}",
+        "go to the {thing}", "put the gripper on the {thing}", "poke the {thing}",
+        "please contact the {thing}", "let the hand meet the {thing}",
     ),
     "stack": (
         "stack the {thing} on the {other}", "put the {thing} on top of the {other}",
@@ -48,8 +55,10 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     "stack": ("build a tower: the {thing} above the {other}", "rest the {thing} atop the {other}"),
 }  # fmt: skip
 """Never trained on."""
-NAMES = {"cube": ("cube", "block"), "cylinder": ("cylinder", "can"), "ball": ("ball", "sphere"),
-         "brick": ("brick", "bar"), "plate": ("plate", "disc"), "mat": ("mat", "square")}  # fmt: skip
+NAMES = {
+    "cube": ("cube", "block"), "cylinder": ("cylinder", "can"), "ball": ("ball", "sphere"),
+    "brick": ("brick", "bar"), "plate": ("plate", "disc"), "mat": ("mat", "square"),
+}  # fmt: skip
 
 
 def say(

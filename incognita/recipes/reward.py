@@ -1,0 +1,350 @@
+"""Train the small reward model: play rollouts, label them from state, fit, calibrate, write it.
+
+What decides is where the network looks: its maps of thing, goal and gripper learn from the pixels
+that the simulator projects for free. The score is learned by cross-entropy and the ranked
+probability score (Epstein 1969), which knows that 4 is nearer to 5 than 1 is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from learning import checkpoint
+from reward_vlm.backends.small import SmallModel, write_small
+from reward_vlm.backends.small_net import PROBE_HEADS, SmallConfig, SmallNet, tokens
+from sim.tabletop.rubric import probes
+from sim.tabletop.words import say
+
+from .reward_data import FRAMES, TRAINED, Examples, Rollouts, load, make
+from .train import git_revision
+
+
+@dataclass(frozen=True)
+class RewardRecipe:
+    """A training job of the small reward model."""
+
+    name: str = "reward"
+    about: str = "the small reward model: scores of 1 to 5 for videos of the tabletop arm"
+    rollouts: int = 6000
+    """Played to learn from."""
+    val: int = 400
+    """Played to choose and calibrate on."""
+    steps: int = 7000
+    """Of the optimizer."""
+    batch: int = 32
+    """Clips in each."""
+    lengths: tuple[int, ...] = (3, 4, 4, 5, 8)
+    """Frames of the clips of a batch, drawn from these."""
+    lr: float = 1.5e-3
+    """At its highest: it rises over a twentieth of the steps and falls to nothing."""
+    weight_decay: float = 1e-2
+    told: float = 0.35
+    """Share of clips with the instruction that the robot had; the rest are counterfactual."""
+    rewind: float = 0.12
+    """Share of clips that run on and back again."""
+    before: float = 0.3
+    """Weight of the judgement at a frame that is not the last."""
+    ranked: float = 2.0
+    """Weight of the ranked probability score beside the cross-entropy."""
+    look: float = 0.3
+    """Weight of the maps of thing, goal and gripper."""
+    extra: float = 0.2
+    """Weight of success and the probes."""
+    average: float = 0.998
+    """Of the weights that are shipped, a moving mean of those that learn."""
+    checkpoint_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rollouts", "val", "steps", "batch", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if min(self.lengths, default=0) < 2 or max(self.lengths) > FRAMES:
+            raise ValueError(f"lengths must be in 2..{FRAMES}, got {self.lengths}")
+        if not (0 <= self.told <= 1 and 0 <= self.rewind <= 1 and 0 <= self.average < 1):
+            raise ValueError(f"told, rewind in [0, 1] and average in [0, 1) wanted, got {self}")
+
+
+REWARD = RewardRecipe()
+
+
+def train_reward(
+    recipe: RewardRecipe, folder: str | Path, *, resume: bool = False,
+    console: Console | None = None, quiet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Train ``recipe`` into ``folder``: rollouts in ``data/``, checkpoints, the curve, ``model/``.
+
+    Args:
+        resume: keep the rollouts and go on from the newest checkpoint in the folder.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; rollouts played and the last checkpoint are kept.
+        FileExistsError: the folder holds a run already and ``resume`` is off.
+    """
+    torch.set_num_threads(1)  # first of all: initial weights depend on it
+    out = Path(folder)
+    if (out / "recipe.json").exists() and not resume:
+        raise FileExistsError(f"folder must be new, or say --resume; got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    began, revision = time.time(), git_revision()
+    columns = (
+        TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    config = SmallConfig()
+    with Progress(*columns, console=console, disable=quiet) as bar:
+        for source, count in (("train", recipe.rollouts), ("val", recipe.val)):
+            task = bar.add_task(f"{recipe.name} {source} rollouts", total=count, note="")
+            make(source, count, out / "data", config.side, partial(_advance, bar, task))
+        train, val = load(out / "data", "train"), load(out / "data", "val")
+        net, curve = fit(recipe, config, train, val, out, bar)
+    about = {"recipe": asdict(recipe), "git_revision": revision}
+    write_small(out / "model", net, calibration(net, val), about)
+    result: dict[str, Any] = {
+        "recipe": recipe.name, "seed": recipe.seed, "train_wall_s": time.time() - began,
+        **{k: v for k, v in curve[-1].items() if k != "step"},
+        "revision": SmallModel(out / "model").info.revision,
+    }  # fmt: skip
+    (out / "result.json").write_text(json.dumps(result, indent=2))
+    (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
+    return result
+
+
+def _advance(bar: Progress, task: TaskID, done: int) -> None:
+    bar.update(task, completed=done)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips and what is true of them."""
+
+    frames: Tensor
+    """(B, T, 3, S, S) 0..1."""
+    said: Tensor
+    """(B, WORDS, GRAMS)."""
+    labels: Tensor
+    """(B, T) 1..5."""
+    points: Tensor
+    """(B, T, 3, 2) where thing, goal and gripper are, 0..1; may lie outside."""
+    probes: Tensor
+    """(B, len(PROBE_HEADS)) at the end."""
+
+
+class Sampler:
+    """Draws clips so that every label of every family comes equally often."""
+
+    def __init__(self, rollouts: Rollouts, recipe: RewardRecipe) -> None:
+        self.rollouts, self.recipe = rollouts, recipe
+        self.examples = e = Examples.of(rollouts)
+        own = np.array([told.index(asked) for told, asked in
+                        zip(rollouts.told, rollouts.asked, strict=True)])  # fmt: skip
+        self._pools = [
+            {
+                (label, family): np.flatnonzero(kind & (e.label == label) & (e.family == family))
+                for label in range(1, 6)
+                for family in range(len(TRAINED))
+            }
+            for kind in (np.ones(len(e.label), np.bool_), own[e.episode] == e.told)
+        ]
+
+    def draw(self, rng: np.random.Generator, count: int, length: int) -> Batch:
+        """``count`` clips of ``length`` frames."""
+        rows = [self._one(rng, length) for _ in range(count)]
+        frames, said, labels, points, truth = zip(*rows, strict=True)
+        images = torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3)
+        return Batch(
+            images.float() / 255, torch.from_numpy(np.stack(said)),
+            torch.from_numpy(np.stack(labels)).long(),
+            torch.from_numpy(np.stack(points)).float(),
+            torch.from_numpy(np.stack(truth)).float(),
+        )  # fmt: skip
+
+    def _one(self, rng: np.random.Generator, length: int) -> tuple[NDArray[Any], ...]:
+        r, e = self.rollouts, self.examples
+        pools = self._pools[int(rng.random() < self.recipe.told)]
+        pool = np.zeros(0, np.int64)
+        while not len(pool):
+            pool = pools[int(rng.integers(1, 6)), int(rng.integers(len(TRAINED)))]
+        i = int(pool[rng.integers(len(pool))])
+        episode, k = int(e.episode[i]), int(e.last[i])
+        far = k if rng.random() >= self.recipe.rewind else int(rng.integers(k, FRAMES))
+        walk = np.concatenate([np.arange(far + 1), np.arange(far - 1, k - 1, -1)])
+        at = walk[np.rint(np.linspace(0, len(walk) - 1, length)).astype(int)]
+        told, scene = r.told[episode][e.told[i]], r.scenes[episode]
+        words = tokens(say(told, scene, rng), SmallConfig.buckets)
+        labels = r.arrays["labels"][episode, e.told[i], at]
+        found = probes(told, scene, r.states(episode, walk))
+        images, points = _altered(rng, r.images(episode, at), r.pixels(episode, at, told))
+        return images, words, labels, points, np.array([found[name] for name in PROBE_HEADS])
+
+
+def _altered(
+    rng: np.random.Generator, images: NDArray[np.uint8], points: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A clip moved by a few pixels, brighter or darker, with more or less contrast."""
+    side = images.shape[1]
+    dy, dx = rng.integers(-5, 6, 2)
+    ys, xs = (np.clip(np.arange(side) - d, 0, side - 1) for d in (dy, dx))
+    gain, bias = rng.uniform(0.8, 1.2), rng.uniform(-20, 20)
+    moved = images[:, ys][:, :, xs].astype(np.float32) * np.float32(gain) + np.float32(bias)
+    moved += np.float32(rng.uniform(0, 5)) * rng.standard_normal(moved.shape, np.float32)
+    return np.clip(moved, 0, 255).astype(np.uint8), points + np.array([dx, dy]) / side
+
+
+def losses(net: SmallNet, batch: Batch, recipe: RewardRecipe) -> dict[str, Tensor]:
+    """What is minimized, term by term, weighted."""
+    out = net(batch.frames, batch.said)
+    weight = torch.full(batch.labels.shape, recipe.before)
+    weight[:, -1] = 1.0
+    weight = weight / weight.sum()
+    log = out.score.log_softmax(dim=-1)
+    hit = nn.functional.one_hot(batch.labels - 1, log.shape[-1]).float()
+    entropy = -(weight * (log * hit).sum(dim=-1)).sum()
+    gap = (log.exp() - hit).cumsum(dim=-1)
+    ranked = (weight * gap.square().sum(dim=-1)).sum()
+    binary = nn.functional.binary_cross_entropy_with_logits
+    done = binary(out.success, (batch.labels == 5).float(), weight=weight, reduction="sum")
+    probed = binary(out.probes[:, -1], batch.probes)
+    return {
+        "entropy": entropy, "ranked": recipe.ranked * ranked, "success": recipe.extra * done,
+        "probes": recipe.extra * probed, "look": recipe.look * _looking(out.maps, batch.points),
+    }  # fmt: skip
+
+
+def _looking(maps: Tensor, points: Tensor) -> Tensor:
+    """Cross-entropy of the maps with a spot around where things are; none outside the image."""
+    side = maps.shape[-1]
+    line = (torch.arange(side) + 0.5) / side
+    spread = [-0.5 * ((line - points[..., i, None]) * side / 0.7).square() for i in (0, 1)]
+    spot = (spread[1][..., :, None] + spread[0][..., None, :]).flatten(-2).softmax(dim=-1)
+    inside = ((points > 0) & (points < 1)).all(dim=-1)
+    cross = -(spot * maps.flatten(-2).log_softmax(dim=-1)).sum(dim=-1)
+    return (cross * inside).sum() / inside.sum().clamp(min=1)
+
+
+def fit(
+    recipe: RewardRecipe, config: SmallConfig, train: Rollouts, val: Rollouts, out: Path,
+    bar: Progress,
+) -> tuple[SmallNet, list[dict[str, float]]]:  # fmt: skip
+    """Fit the network; a checkpoint now and then, which it goes on from.
+
+    Returns:
+        The moving mean of its weights, and the curve.
+    """
+    torch.manual_seed(recipe.seed)
+    net = SmallNet(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = deepcopy(net).requires_grad_(False)
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    folder, curve, begun = out / "checkpoints", list[dict[str, float]](), 0
+    if folder.exists():
+        saved = checkpoint.load(folder)
+        net.load_state_dict(saved["net"])
+        mean.load_state_dict(saved["mean"])
+        optimizer.load_state_dict(saved["optimizer"])
+        curve, begun = saved["curve"], saved["step"]
+    sampler, tried = Sampler(train, recipe), Sampler(val, recipe)
+    task = bar.add_task(f"{recipe.name} fit", total=recipe.steps, completed=begun, note="")
+    recent: list[dict[str, float]] = []
+    for step in range(begun, recipe.steps):
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        batch = sampler.draw(rng, recipe.batch, int(rng.choice(recipe.lengths)))
+        terms = losses(net, batch, recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * _rise_and_fall(step / recipe.steps)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        kept = min(recipe.average, (step + 1) / (step + 10))
+        for slow, fast in zip(mean.parameters(), net.parameters(), strict=True):
+            slow.lerp_(fast, 1 - kept)
+        recent.append({k: float(v.detach()) for k, v in terms.items()})
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            row = {"step": float(step + 1)}
+            row |= {k: float(np.mean([r[k] for r in recent])) for k in recent[0]}
+            row |= validate(mean, tried)
+            curve.append(row)
+            recent = []
+            checkpoint.save(folder, {
+                "net": net.state_dict(), "mean": mean.state_dict(),
+                "optimizer": optimizer.state_dict(), "curve": curve, "step": step + 1,
+            })  # fmt: skip
+            with (out / "curve.jsonl").open("w") as file:
+                file.writelines(json.dumps(r) + "\n" for r in curve)
+        bar.update(task, advance=1, note=f"val MAE {curve[-1]['val_mae']:.3f}" if curve else "")
+    return mean.eval(), curve
+
+
+def _rise_and_fall(part: float) -> float:
+    return min(part / 0.05, 1.0) * 0.5 * (1 + float(np.cos(np.pi * part)))
+
+
+@torch.no_grad()
+def judged(net: SmallNet, sampler: Sampler, clips: int, seed: int = 0) -> dict[str, Tensor]:
+    """Logits, labels and features of balanced clips of 8 frames."""
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(-(-clips // 32)):
+        batch = sampler.draw(rng, 32, 8)
+        out = net(batch.frames, batch.said)
+        rows.append((out.score[:, -1], out.success[:, -1], out.probes[:, -1], out.features[:, -1],
+                     batch.labels[:, -1]))  # fmt: skip
+    parts = [torch.cat(column) for column in zip(*rows, strict=True)]
+    return dict(zip(("score", "success", "probes", "features", "labels"), parts, strict=True))
+
+
+def validate(net: SmallNet, sampler: Sampler) -> dict[str, float]:
+    """Mean absolute error of the median on balanced clips of other rollouts."""
+    found = judged(net, sampler, 640)
+    median = (found["score"].softmax(dim=-1).cumsum(dim=-1) < 0.5).sum(dim=-1) + 1
+    return {"val_mae": float((median - found["labels"]).abs().float().mean())}
+
+
+def calibration(net: SmallNet, val: Rollouts) -> dict[str, NDArray[np.float64]]:
+    """Temperatures that make likely what was true, and what features look like in training."""
+    found = judged(net, Sampler(val, REWARD), 2048, seed=1)
+    labels, features = found["labels"], found["features"].double()
+    score, success = (
+        _temperature(found[name], loss)
+        for name, loss in (
+            ("score", lambda z: nn.functional.cross_entropy(z, labels - 1)),
+            ("success", lambda z: nn.functional.binary_cross_entropy_with_logits(
+                z, (labels == 5).float())),
+        )
+    )  # fmt: skip
+    centre = features.mean(dim=0)
+    spread = torch.cov(features.T) + 1e-2 * torch.eye(features.shape[1]) * features.var()
+    values, vectors = torch.linalg.eigh(spread)
+    whiten = vectors / values.sqrt()
+    far = ((features - centre) @ whiten).square().sum(dim=1).sqrt()
+    return {
+        "temperature": np.array([score, success]), "centre": centre.numpy(),
+        "whiten": whiten.numpy(),
+        "quantiles": np.quantile(far.numpy(), np.linspace(0, 1, 201)),
+    }  # fmt: skip
+
+
+def _temperature(logits: Tensor, loss: Any) -> float:
+    """By which logits are divided to be most likely, of a fine grid."""
+    grid = np.geomspace(0.5, 4, 61)
+    return float(grid[int(np.argmin([float(loss(logits / t)) for t in grid]))])
