@@ -26,6 +26,7 @@ COMMANDS = {
     "explore": ("explore", "Grid maps explored by classical explorers (0.3 core-hours)."),
     "goal": ("goal", "Goals in unseen mazes and rooms beside H-DQN (0.3 core-hours)."),
     "find": ("find", "Things found by class in unseen furnished floors (0.3 core-hours)."),
+    "reward": ("reward", "The reward model on unseen things, words, cameras (1.5 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "terrain": ("terrain", "Energy over unseen hills beside the shortest way (0.1 core-hours)."),
     "lifelong": ("lifelong", "Shut doors, wrong edges, kidnappings on unseen floors (0.4 core-h)."),

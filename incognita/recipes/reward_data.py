@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ class Rollouts:
 
 def make(
     source: str, count: int, folder: str | Path, side: int = 96,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, first: int = 0,
 ) -> None:  # fmt: skip
     """Play rollouts and write them, a shard at a time; shards that are there stay.
 
@@ -121,8 +121,9 @@ def make(
         source: one of :data:`SOURCES`.
         count: rollouts, rounded up to whole shards.
         progress: called with the number that are done.
+        first: other rollouts of the same source, 1,000,000 seeds on for each.
     """
-    chosen = SOURCES[source]
+    chosen = replace(SOURCES[source], seed=SOURCES[source].seed + 1_000_000 * first)
     at = Path(folder) / source
     at.mkdir(parents=True, exist_ok=True)
     view: TableView | None = None
