@@ -79,14 +79,14 @@ TABLE = {
         rooms=GROUND | {"learning"},
         packages=names("numpy pydantic"),
         doors={
-            "client.py": names("httpx"),
+            "async_client.py": names("httpx"),
             "decode.py": names("av cv2"),
             "training.py": names("gymnasium stable_baselines3"),
             "backends/small_net.py": names("torch safetensors"),
             "backends/small.py": names("torch safetensors cv2"),
             "backends/qwen.py": names("torch transformers safetensors"),
             "backends/openai.py": names("httpx cv2"),
-            "gateway": names("fastapi starlette uvicorn prometheus_client anyio websockets"),
+            "gateway": names("fastapi starlette uvicorn h11 prometheus_client"),
         },
     ),
     "sim": Room(
