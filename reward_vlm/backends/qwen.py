@@ -11,6 +11,7 @@ import gc
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,8 @@ class QwenModel:
         if dtype == "auto":
             dtype = "bfloat16" if self.device.type == "cuda" else "float32"
         self.form = read_format(folder, config.cap_pixels_per_frame)
-        safe = {"local_files_only": True, "trust_remote_code": False}
-        self.words: Any = AutoTokenizer.from_pretrained(folder, **safe)
-        self.net: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, **safe
-        )
-        self.net.eval().requires_grad_(False).to(device)
+        self.words, self.net = _load(folder, DTYPES[dtype])
+        self.net.to(self.device)
         self.template = chat_template(self.words, folder)
         self.digits = digit_ids(self.words)
         self.video_id = self.words.convert_tokens_to_ids("<|video_pad|>")
@@ -220,3 +217,13 @@ class QwenModel:
         if chat.count(VIDEO_MARK) != 1:
             raise ModelError(f"the chat template must write {VIDEO_MARK} once for a video")
         return str(chat) + ANSWER
+
+
+def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Tokenizer and network, from this folder alone and without running anything that is in it."""
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    words = AutoTokenizer.from_pretrained(folder, **safe)
+    net: torch.nn.Module = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, **safe
+    )
+    return words, net.eval().requires_grad_(False)
