@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ..breaker import Breaker, BreakerConfig
 from ..model import BadOutput, EngineUnavailable
 
 MISUSE = (401, 403, 404, 405)
@@ -30,50 +30,18 @@ class Patience:
     """Longest wait before the second try, twice that before the third; drawn evenly from 0."""
     answer_bytes: int = 1 << 20
     """Reading stops, and the answer is refused, above this."""
-    failures: int = 5
-    """Calls in a row that fail before the engine is left alone ..."""
-    rest_s: float = 5.0
-    """... for so long. Then one call tries it."""
+    breaker: BreakerConfig = BreakerConfig()
+    """When an engine that keeps failing is left alone, without asking it."""
 
     def __post_init__(self) -> None:
-        if min(self.tries, self.answer_bytes, self.failures) < 1:
-            raise ValueError(f"tries, answer_bytes and failures must be >= 1, got {self}")
-        if not (self.budget_s > 0 and self.wait_s >= 0 and self.rest_s > 0):
-            raise ValueError(f"budget_s and rest_s must be > 0, wait_s >= 0, got {self}")
+        if min(self.tries, self.answer_bytes) < 1:
+            raise ValueError(f"tries and answer_bytes must be >= 1, got {self}")
+        if not (self.budget_s > 0 and self.wait_s >= 0):
+            raise ValueError(f"budget_s must be > 0 and wait_s >= 0, got {self}")
 
 
 class _Retry(Exception):
     """This try failed in a way that the next one need not."""
-
-
-class Breaker:
-    """Refuses calls to an engine that keeps failing, without asking it."""
-
-    def __init__(self, failures: int, rest_s: float) -> None:
-        self._limit, self._rest_s = failures, rest_s
-        self._lock = threading.Lock()
-        self._failed = 0
-        self._open_until = 0.0
-
-    def enter(self) -> None:
-        """Before a call.
-
-        Raises:
-            EngineUnavailable: the engine rests.
-        """
-        with self._lock:
-            if self._failed < self._limit:
-                return
-            now = time.monotonic()
-            if now < self._open_until:
-                raise EngineUnavailable(f"the engine failed {self._failed} calls and is left alone")
-            self._open_until = now + self._rest_s  # this call tries; the others still wait
-
-    def leave(self, good: bool) -> None:
-        """After a call: whether the engine answered."""
-        with self._lock:
-            self._failed = 0 if good else self._failed + 1
-            self._open_until = time.monotonic() + self._rest_s
 
 
 class EngineHTTP:
@@ -97,7 +65,7 @@ class EngineHTTP:
             raise ValueError("the engine's URL must be http(s)://HOST[:PORT], with no password")
         self._url = base.rstrip("/").removesuffix("/v1") + path
         self.patience = patience
-        self.breaker = Breaker(patience.failures, patience.rest_s)
+        self.breaker = Breaker(patience.breaker)
         self._jitter = random.Random()
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
@@ -121,7 +89,8 @@ class EngineHTTP:
                 engine rests.
             BadOutput: an answer that is no JSON, too long, or says that the request is wrong.
         """
-        self.breaker.enter()
+        if not self.breaker.allow():
+            raise EngineUnavailable("the engine failed several calls and is left alone for now")
         return self._counted(body, self.patience.tries, self.patience.budget_s)
 
     def probe(self, body: dict[str, Any], budget_s: float) -> Any:
@@ -131,13 +100,13 @@ class EngineHTTP:
     def _counted(self, body: dict[str, Any], tries: int, budget_s: float) -> Any:
         try:
             answer = self._tried(body, tries, time.monotonic() + budget_s)
-        except EngineUnavailable:
-            self.breaker.leave(good=False)
-            raise
         except BadOutput:  # it answers, only not well
-            self.breaker.leave(good=True)
+            self.breaker.success()
             raise
-        self.breaker.leave(good=True)
+        except BaseException:
+            self.breaker.failure()
+            raise
+        self.breaker.success()
         return answer
 
     def _tried(self, body: dict[str, Any], tries: int, end: float) -> Any:

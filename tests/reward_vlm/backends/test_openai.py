@@ -12,9 +12,10 @@ from reward_vlm.backends import open_model
 from reward_vlm.backends.engine_http import Patience
 from reward_vlm.backends.openai import EngineConfig, EngineModel, distribution
 from reward_vlm.backends.vlm_input import SAMPLING, videos
+from reward_vlm.breaker import BreakerConfig
 from reward_vlm.model import BadOutput, EngineUnavailable
 
-QUICK = Patience(budget_s=1.0, wait_s=0.02, failures=100)
+QUICK = Patience(budget_s=1.0, wait_s=0.02)
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_nobody_listening_is_unavailable(clips):
 
 
 def test_an_engine_that_keeps_failing_is_left_alone_until_it_is_ready(engine, clips):
-    patience = Patience(budget_s=1.0, tries=1, failures=3, rest_s=0.4)
+    patience = Patience(budget_s=1.0, tries=1, breaker=BreakerConfig(failures=3, open_s=0.4))
     model = EngineModel(engine.source("502"), EngineConfig(patience=patience))
     for _ in range(6):
         with pytest.raises(EngineUnavailable):
