@@ -73,10 +73,15 @@ class RewardRecipe:
     average: float = 0.998
     """Of the weights that are shipped, a moving mean of those that learn."""
     checkpoint_every: int = 250
+    val_clips: int = 640
+    """Judged at every checkpoint."""
+    calibration_clips: int = 2048
+    """Judged at the end, to set temperatures by."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rollouts", "val", "steps", "batch", "checkpoint_every"):
+        for name in ("rollouts", "val", "steps", "batch", "checkpoint_every", "val_clips",
+                     "calibration_clips"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if min(self.lengths, default=0) < 2 or max(self.lengths) > FRAMES:
@@ -120,7 +125,7 @@ def train_reward(
         train, val = load(out / "data", "train"), load(out / "data", "val")
         net, curve = fit(recipe, config, train, val, out, bar)
     about = {"recipe": asdict(recipe), "git_revision": revision}
-    write_small(out / "model", net, calibration(net, val), about)
+    write_small(out / "model", net, calibration(net, val, recipe.calibration_clips), about)
     result: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "train_wall_s": time.time() - began,
         **{k: v for k, v in curve[-1].items() if k != "step"},
@@ -278,12 +283,12 @@ def fit(
         optimizer.step()
         kept = min(recipe.average, (step + 1) / (step + 10))
         for slow, fast in zip(mean.parameters(), net.parameters(), strict=True):
-            slow.lerp_(fast, 1 - kept)
+            slow.lerp_(fast.detach(), 1 - kept)
         recent.append({k: float(v.detach()) for k, v in terms.items()})
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             row = {"step": float(step + 1)}
             row |= {k: float(np.mean([r[k] for r in recent])) for k in recent[0]}
-            row |= validate(mean, tried)
+            row |= validate(mean, tried, recipe.val_clips)
             curve.append(row)
             recent = []
             checkpoint.save(folder, {
@@ -313,16 +318,18 @@ def judged(net: SmallNet, sampler: Sampler, clips: int, seed: int = 0) -> dict[s
     return dict(zip(("score", "success", "probes", "features", "labels"), parts, strict=True))
 
 
-def validate(net: SmallNet, sampler: Sampler) -> dict[str, float]:
+def validate(net: SmallNet, sampler: Sampler, clips: int) -> dict[str, float]:
     """Mean absolute error of the median on balanced clips of other rollouts."""
-    found = judged(net, sampler, 640)
+    found = judged(net, sampler, clips)
     median = (found["score"].softmax(dim=-1).cumsum(dim=-1) < 0.5).sum(dim=-1) + 1
     return {"val_mae": float((median - found["labels"]).abs().float().mean())}
 
 
-def calibration(net: SmallNet, val: Rollouts) -> dict[str, NDArray[np.float64]]:
+def calibration(
+    net: SmallNet, val: Rollouts, clips: int
+) -> dict[str, NDArray[np.float64]]:  # fmt: skip
     """Temperatures that make likely what was true, and what features look like in training."""
-    found = judged(net, Sampler(val, REWARD), 2048, seed=1)
+    found = judged(net, Sampler(val, REWARD), clips, seed=1)
     labels, features = found["labels"], found["features"].double()
     score, success = (
         _temperature(found[name], loss)

@@ -119,7 +119,7 @@ def make(
 
     Args:
         source: one of :data:`SOURCES`.
-        count: rollouts, rounded up to whole shards.
+        count: rollouts.
         progress: called with the number that are done.
         first: other rollouts of the same source, 1,000,000 seeds on for each.
     """
@@ -129,9 +129,10 @@ def make(
     view: TableView | None = None
     for shard in range(-(-count // SHARD)):
         name = at / f"{shard:04d}"
-        if not name.with_suffix(".npz").exists():
+        size = min(SHARD, count - shard * SHARD)
+        if not _holds(name, size):
             view = view or TableView(side)
-            frames, arrays, meta = _shard(view, chosen, shard)
+            frames, arrays, meta = _shard(view, chosen, shard, size)
             _commit(name, frames, arrays, meta)
         if progress is not None:
             progress(min((shard + 1) * SHARD, count))
@@ -162,11 +163,20 @@ def load(folder: str | Path, source: str) -> Rollouts:
     return Rollouts(frames, scenes, asked, outcomes, arrays)
 
 
-def _shard(view: TableView, source: Source, shard: int) -> tuple[Any, dict[str, Any], Any]:
-    frames = np.empty((SHARD, FRAMES, view.side, view.side, 3), np.uint8)
+def _holds(name: Path, size: int) -> bool:
+    """Is the shard there, and are so many rollouts in it?"""
+    if not name.with_suffix(".npz").exists():
+        return False
+    return len(np.load(name.with_suffix(".frames.npy"), mmap_mode="r")) >= size
+
+
+def _shard(
+    view: TableView, source: Source, shard: int, size: int
+) -> tuple[Any, dict[str, Any], Any]:
+    frames = np.empty((size, FRAMES, view.side, view.side, 3), np.uint8)
     rows: list[dict[str, Any]] = []
     meta = []
-    for i in range(SHARD):
+    for i in range(size):
         frames[i], row, about = _rollout(view, source, source.seed + shard * SHARD + i)
         rows.append(row)
         meta.append(about)
