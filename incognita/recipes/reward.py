@@ -49,11 +49,11 @@ class RewardRecipe:
     """Played to learn from."""
     val: int = 400
     """Played to choose and calibrate on."""
-    steps: int = 7000
+    steps: int = 5000
     """Of the optimizer."""
     batch: int = 32
     """Clips in each."""
-    lengths: tuple[int, ...] = (3, 4, 4, 5, 8)
+    lengths: tuple[int, ...] = (3, 3, 4, 4, 5, 8)
     """Frames of the clips of a batch, drawn from these."""
     lr: float = 1.5e-3
     """At its highest: it rises over a twentieth of the steps and falls to nothing."""
