@@ -41,6 +41,8 @@ class Scored(RewardAnswer):
             raise ValueError("probs must sum to 1 and expected be their mean")
         if abs(float(reward(self.expected)) - self.reward) > 1e-3:
             raise ValueError("reward must be (expected - 1) / 4")
+        if self.progress is not None and len(self.progress) != len(self.frame_indices):
+            raise ValueError("progress must have a value for each of frame_indices")
         return self
 
     def __float__(self) -> float:

@@ -33,3 +33,35 @@ def start_fault_server():
 def faulty(start_fault_server):
     """URL of a service that misbehaves as the task says, see fault_server.py."""
     return start_fault_server()[1]
+
+
+@pytest.fixture(scope="session")
+def start_gray_server(tmp_path_factory):
+    """Start the real gateway with the model of gray_server.py: (process, URL, key)."""
+    started = []
+
+    def start(*options):
+        folder = tmp_path_factory.mktemp("gray")
+        line = [sys.executable, Path(__file__).with_name("gray_server.py"), folder, *options]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [str(word) for word in line], stdout=subprocess.PIPE, env=env, text=True
+        )
+        started.append(process)
+        url = process.stdout.readline().split()[-1]
+        return process, url, (folder / "key").read_text()
+
+    yield start
+    for process in started:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def gray(start_gray_server):
+    """(URL, key) of the real gateway with a model that can be worked by hand."""
+    return start_gray_server()[1:]
