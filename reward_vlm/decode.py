@@ -354,11 +354,13 @@ def _confine(limits: Limits) -> None:
 
 def _job(job: dict[str, Any], arena: mmap.mmap, limits: Limits) -> dict[str, Any]:
     """Decode what lies in the arena and say what was found."""
-    data = arena[: job["bytes"]]
     try:
+        data = arena[: job["bytes"]]
         found = decode(job["kind"], data, Sampling(**job["sampling"]), job["fps"], limits)
     except MediaError as error:
         return {"error": [error.status, error.code, error.detail]}
+    except MemoryError:
+        return {"error": [413, "memory", "the file takes too much memory"]}
     out = np.frombuffer(arena, np.uint8, found.frames.size, limits.file_bytes)
     out[:] = found.frames.ravel()
     said: dict[str, Any] = {"shape": found.frames.shape, "indices": found.indices.tolist()}

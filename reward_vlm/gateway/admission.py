@@ -55,6 +55,7 @@ class Batcher:
         """When the model last judged, monotonic seconds."""
         self._metrics, self._name = metrics, model.info.name
         self._waiting: deque[_Job] = deque()
+        self._jobs: set[_Job] = set()
         self._free = model.info.workers
         self._clip_s = 0.0
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -105,12 +106,20 @@ class Batcher:
         """
         job = _Job(clip, self._loop.create_future(), time.monotonic())
         self._waiting.append(job)
+        self._jobs.add(job)
         self._loop.call_soon(self._send)  # what came in the same turn of the loop goes together
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await job.future
         except TimeoutError:
             raise Refused(504, "deadline", "the deadline has passed") from None
+        finally:
+            self._jobs.discard(job)
+
+    def abandon(self) -> None:
+        """Refuse all that is still here: the service ends now."""
+        for job in self._jobs:
+            _settle(job.future, None, Refused(503, "draining", "the service is shutting down", 5))
 
     async def ready(self) -> None:
         """The model's own forward pass, in a worker thread, after what is at work there.

@@ -25,7 +25,12 @@ log = logging.getLogger(__name__)
 
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 """Environment that a child gets; secrets stay here."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+FIXED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",  # give memory back after a large file
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+}
 START_S = 30.0
 ANSWER_BYTES = 64 << 10
 ARENA_KEPT = 4 << 20
@@ -54,7 +59,7 @@ class _Child:
                  json.dumps(asdict(limits))],
                 pass_fds=[theirs.fileno(), arena], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                env={k: v for k, v in os.environ.items() if k in PASSED_ON} | ONE_THREAD,
+                env={k: v for k, v in os.environ.items() if k in PASSED_ON} | FIXED,
                 start_new_session=True,  # Ctrl-C is for the server; what it accepted still finishes
             )  # fmt: skip
         finally:

@@ -79,8 +79,11 @@ class Server(uvicorn.Server):
                 self._drain_since = now
                 log.info("draining", extra={"under_way": self.gate.under_way})
             took = now - self._drain_since
+            if took > self.settings.drain_s:
+                for batcher in self.service.batchers.values():
+                    batcher.abandon()
             idle = not self.gate.under_way and took > self.settings.drain_notice_s
-            self.should_exit = idle or took > self.settings.drain_s
+            self.should_exit = idle or took > self.settings.drain_s + 0.5
         return await super().on_tick(counter)
 
 

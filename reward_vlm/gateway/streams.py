@@ -162,7 +162,7 @@ class _Stream:
             end = json.loads(message.get("text") or "")
         except (ValueError, RecursionError):
             end = None
-        if end != {"end": True}:
+        if not isinstance(end, dict) or end.keys() != {"end"} or end["end"] is not True:
             raise Refused(422, "stream_message", 'wanted an image or {"end": true}')
         return None
 
