@@ -53,7 +53,7 @@ def test_an_engine_gives_the_distribution_of_the_model_in_process(
 def test_jpeg_frames_are_another_preprocessing(engine, clips):
     plain, lossy = (
         EngineModel(engine.source(), EngineConfig(image=image, jpeg_quality=60))
-        for image in ("png", "jpeg")
+        for image in ("bmp", "jpeg")
     )
     assert plain.info.preprocess_sha != lossy.info.preprocess_sha
     clip = clips[1]
@@ -71,8 +71,9 @@ def test_frames_can_go_as_images_with_their_times(engine, clips):
     assert "media_io_kwargs" not in body
 
 
-def test_every_pixel_is_sent_once_with_its_time(engine, clips):
-    model = EngineModel(engine.source())
+@pytest.mark.parametrize("image", ["bmp", "png"])
+def test_every_pixel_is_sent_once_with_its_time(engine, clips, image):
+    model = EngineModel(engine.source(), EngineConfig(image=image))
     (video,) = videos(clips[1], SAMPLING)
     body = model.request("go", video)
     text, part = body["messages"][0]["content"]

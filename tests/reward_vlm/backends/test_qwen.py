@@ -1,7 +1,6 @@
 import hashlib
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -186,34 +185,11 @@ def test_digits_that_are_no_tokens_of_their_own_are_refused(model):
         digit_ids(Pairs())
 
 
-@pytest.mark.parametrize(
-    ("spec", "wanted"),
-    [
-        ("gpt", "openai:URL#MODEL"),
-        ("small:", "small:FOLDER"),
-        ("qwen", "qwen:FOLDER"),
-        ("", "small"),
-    ],
-)
-def test_an_unknown_model_lists_what_there_is(spec, wanted):
-    with pytest.raises(ValueError, match=wanted):
-        open_model(spec)
-
-
 def test_a_wrong_setting_is_named():
     with pytest.raises(ValueError, match="dtype"):
         QwenConfig(dtype="int8")
     with pytest.raises(ValueError, match="order"):
         QwenConfig(order="last")
-    with pytest.raises(TypeError, match="speed"):
-        open_model("qwen:nowhere", speed=3)
-
-
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    monkeypatch.delitem(sys.modules, "reward_vlm.backends.qwen")
-    with pytest.raises(ImportError, match=r"pip install 'incognita\[vlm\]'"):
-        open_model("qwen:nowhere")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
