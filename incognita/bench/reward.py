@@ -151,7 +151,7 @@ def run_table(
     for seed in range(seeds):
         for source in sorted({name for names, _ in SETS.values() for name in names}):
             make(source, rollouts, data / f"seed-{seed}", first=seed)
-    make("val", 40 if smoke else 1000, data)
+    make("val", 24 if smoke else 1000, data)
     guess = ridge(load(data, "val"), 0)
     table: dict[str, Any] = {name: {} for name in (*models, "ridge", "constant")}
     for name, (sources, held_out) in SETS.items():
@@ -226,7 +226,7 @@ def bench_reward(
     also: Annotated[
         list[str] | None, typer.Option(help="NAME=MODEL to score beside it, repeatable.")
     ] = None,
-    rollouts: Annotated[int, typer.Option(min=20, help="Per source and seed.")] = 1000,
+    rollouts: Annotated[int, typer.Option(min=12, help="Per source and seed.")] = 1000,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the rollouts.")] = 3,
     data: Annotated[
         Path | None, typer.Option(help="Folder that keeps the rollouts; default a temporary one.")
@@ -235,7 +235,7 @@ def bench_reward(
         Path | None, typer.Option("--published", help="RoboRewardBench folder to score instead.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of it.")] = "test",
-    smoke: Annotated[bool, typer.Option("--smoke", help="20 rollouts, one seed.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="12 rollouts, one seed.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Macro-MAE on unseen combinations, words, cameras and families (about 1.5 core-hours)."""
@@ -251,7 +251,7 @@ def bench_reward(
         models[name] = open_model(spec)
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        table = run_table(models, data or Path(folder), 20 if smoke else rollouts,
+        table = run_table(models, data or Path(folder), 12 if smoke else rollouts,
                           1 if smoke else seeds, smoke)  # fmt: skip
     passed = {name: table["model"][name]["macro_mae"] <= most for name, most in TARGETS.items()}
     iid = table["model"]["iid"]

@@ -1,0 +1,201 @@
+"""The small reward model's data, training and benchmark, in small."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from incognita import reward_metrics
+from incognita.bench.reward import CELLS, examples
+from incognita.cli import app
+from incognita.recipes.reward import (
+    RewardRecipe,
+    Sampler,
+    _looking,
+    calibration,
+    losses,
+    train_reward,
+)
+from incognita.recipes.reward_data import (
+    FRAMES,
+    HELD_COMBOS,
+    SEEN_COMBOS,
+    TRAINED,
+    Examples,
+    load,
+    make,
+)
+from reward_vlm.backends.small import write_small
+from reward_vlm.backends.small_net import PATCH, SmallConfig, SmallNet, tokens
+from sim.tabletop.rubric import FAMILIES, score
+
+TINY = RewardRecipe(
+    rollouts=24,
+    val=24,
+    steps=4,
+    batch=4,
+    checkpoint_every=2,
+    val_clips=32,
+    calibration_clips=64,
+    lengths=(3, 4),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rollouts")
+    for source in ("train", "val"):
+        make(source, 24, folder, 96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rollouts(data):
+    return load(data, "train")
+
+
+def test_labels_are_what_the_rubric_says_of_the_states(rollouts):
+    assert len(rollouts) == 24
+    everything = np.arange(FRAMES)
+    for episode in (0, 11, 23):
+        states = rollouts.states(episode, everything)
+        for i, told in enumerate(rollouts.told[episode]):
+            again = [score(told, rollouts.scenes[episode], states[0], s) for s in states]
+            np.testing.assert_array_equal(rollouts.arrays["labels"][episode, i], again)
+
+
+def test_rollouts_that_are_there_stay_and_more_can_be_asked_for(data, tmp_path):
+    make("train", 5, tmp_path, 96)
+    file = tmp_path / "train" / "0000.npz"
+    before = file.stat().st_mtime_ns
+    make("train", 5, tmp_path, 96)
+    assert file.stat().st_mtime_ns == before
+    small, large = load(tmp_path, "train"), load(data, "train")
+    assert small.scenes == large.scenes[:5]
+    np.testing.assert_array_equal(small.images(4, np.arange(3)), large.images(4, np.arange(3)))
+
+
+def test_held_out_combinations_are_never_learned_from(rollouts):
+    assert not set(HELD_COMBOS) & set(SEEN_COMBOS)
+    for scene in rollouts.scenes:
+        assert not {(t.colour, t.shape) for t in scene.things} & set(HELD_COMBOS)
+    assert {a.family for a in rollouts.asked} <= set(TRAINED)
+
+
+def test_examples_leave_out_the_held_out_family(rollouts):
+    found = Examples.of(rollouts)
+    assert set(np.unique(found.family)) <= {FAMILIES.index(f) for f in TRAINED}
+    assert found.last.min() == 3 and set(np.unique(found.label)) == {1, 2, 3, 4, 5}
+
+
+def test_a_batch_is_balanced_and_its_points_are_in_the_images(rollouts):
+    sampler = Sampler(rollouts, TINY)
+    batch = sampler.draw(np.random.default_rng(0), 256, 4)
+    counts = torch.bincount(batch.labels[:, -1], minlength=6)[1:]
+    assert counts.min() > 25
+    inside = ((batch.points > 0) & (batch.points < 1)).all(-1).float().mean()
+    assert inside > 0.85
+    assert batch.frames.min() >= 0 and batch.frames.max() <= 1
+
+
+def test_where_the_network_should_look_costs_least_there():
+    side = SmallConfig().side // PATCH
+    points = torch.tensor([[[[5.5, 7.5], [10.5, 3.5], [20.5, 20.5]]]]) / side
+    cells = torch.arange(side, dtype=torch.float32)
+    maps = torch.stack([
+        -((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2) for x, y in ((5, 7), (10, 3), (20, 20))
+    ])[None, None]  # fmt: skip
+    right = float(_looking(maps, points))
+    assert right < float(_looking(maps.transpose(-1, -2), points)) - 5
+    outside = points.clone()
+    outside[0, 0, 0] = 1.5
+    assert float(_looking(maps, outside)) == pytest.approx(right, abs=0.2)  # the other two alone
+
+
+def test_every_term_of_the_loss_reaches_the_weights(rollouts):
+    torch.manual_seed(0)
+    net = SmallNet()
+    batch = Sampler(rollouts, TINY).draw(np.random.default_rng(1), 4, 3)
+    for name, term in losses(net, batch, TINY).items():
+        net.zero_grad()
+        term.backward(retain_graph=True)
+        grads = [p.grad.abs().sum() for p in net.parameters() if p.grad is not None]
+        assert torch.isfinite(term) and sum(grads) > 0, name
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path):
+    for name in ("straight", "stopped"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").symlink_to(data)
+    whole = train_reward(TINY, tmp_path / "straight", quiet=True)
+    train_reward(replace(TINY, steps=2), tmp_path / "stopped", quiet=True)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train_reward(TINY, tmp_path / "stopped", quiet=True)
+    # the learning rate depends on the number of steps: go on from the first half of the whole run
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints")
+    newest = sorted((tmp_path / "straight" / "checkpoints").iterdir())[0]
+    shutil.copytree(newest, tmp_path / "stopped" / "checkpoints" / newest.name)
+    on = train_reward(TINY, tmp_path / "stopped", resume=True, quiet=True)
+    assert on["revision"] == whole["revision"]
+    about = json.loads((tmp_path / "stopped" / "model" / "model.json").read_text())
+    assert about["recipe"]["steps"] == 4
+
+
+@pytest.fixture(scope="module")
+def tiny_model(data, tmp_path_factory):
+    torch.manual_seed(0)
+    net = SmallNet()
+    folder = tmp_path_factory.mktemp("model")
+    write_small(folder, net, calibration(net.eval(), load(data, "val"), 64), {"note": "untrained"})
+    return folder
+
+
+def test_the_cells_of_the_benchmark_hold_what_they_say(rollouts):
+    seen = {cell: [] for cell in CELLS}
+    for example in examples(rollouts, False, 0):
+        seen[example.cell].append(example)
+    assert all(e.label == 5 and e.clip.length == FRAMES for e in seen["original"])
+    assert all(e.label < 5 and e.clip.length == FRAMES for e in seen["failure"])
+    assert len(seen["original"]) + len(seen["failure"]) == len(seen["clip"]) == 24
+    assert all(4 <= e.clip.length < FRAMES for e in seen["clip"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_in_small(tiny_model, tmp_path):
+    from incognita.bench import app as bench
+
+    out = tmp_path / "result.json"
+    arguments = ["reward", "--model", f"small:{tiny_model}", "--smoke", "--json", str(out)]
+    result = CliRunner().invoke(bench, arguments)
+    assert result.exit_code == 0, result.output
+    table = json.loads(out.read_text())["table"]
+    assert set(table) == {"model", "ridge", "constant"}
+    for row in table["model"].values():
+        assert 0 <= row["macro_mae"] <= 4 and 0 <= row["ece"] <= 1
+    assert app is not None
+
+
+def test_calibration_error_by_hand():
+    confidence, correct = [0.9, 0.9, 0.9, 0.9, 0.5, 0.5], [1, 1, 1, 0, 1, 0]
+    error = reward_metrics.expected_calibration_error(confidence, correct)
+    assert error == pytest.approx(4 / 6 * 0.15 + 2 / 6 * 0.0)
+
+
+def test_auroc_and_false_positives_by_hand():
+    scores, good = [0.9, 0.8, 0.7, 0.6, 0.5], [True, False, True, True, False]
+    assert reward_metrics.auroc(scores, good) == pytest.approx(4 / 6)
+    assert reward_metrics.false_positives(scores, good, 0.3) == 0.0
+    assert reward_metrics.false_positives(scores, good, 1.0) == 0.5
+    assert np.isnan(reward_metrics.auroc(scores, [True] * 5))
+
+
+def test_words_are_read_by_their_letters():
+    one, other = tokens("Put the RED cube!", 4096), tokens("put the red cubes", 4096)
+    np.testing.assert_array_equal(one[:3], other[:3])
+    shared = set(one[3]) & set(other[3]) - {0}
+    assert shared and (one[3] != other[3]).any() and one.max() < 4096
+    assert tokens("", 64).sum() == 0 and tokens("word " * 100, 64).shape == one.shape
