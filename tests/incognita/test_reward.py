@@ -107,7 +107,8 @@ def test_where_the_network_should_look_costs_least_there():
     points = torch.tensor([[[[5.5, 7.5], [10.5, 3.5], [20.5, 20.5]]]]) / side
     cells = torch.arange(side, dtype=torch.float32)
     maps = torch.stack([
-        -((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2) for x, y in ((5, 7), (10, 3), (20, 20))
+        -((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2)
+        for x, y in ((5, 7), (10, 3), (20, 20))
     ])[None, None]  # fmt: skip
     right = float(_looking(maps, points))
     assert right < float(_looking(maps.transpose(-1, -2), points)) - 5
@@ -127,6 +128,7 @@ def test_every_term_of_the_loss_reaches_the_weights(rollouts):
         assert torch.isfinite(term) and sum(grads) > 0, name
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path):
     for name in ("straight", "stopped"):
         (tmp_path / name).mkdir()
