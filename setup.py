@@ -53,6 +53,8 @@ SERVE = [
     "av>=14",
     "safetensors>=0.5",
     "torch>=2.10",
+    "typer>=0.15",
+    "rich>=13.9",
 ]
 
 # What calls the service, on a robot or in a training: neither torch nor FastAPI.

@@ -168,6 +168,14 @@ def test_the_front_door_needs_no_ros() -> None:
     assert "train" in result.stdout
 
 
+def test_the_reward_service_needs_no_extra_but_its_own() -> None:
+    code = "from incognita.cli import main\nsys.argv = ['incognita', 'serve', *%r]\nmain()"
+    for arguments in (["--help"], ["--model", "gpt", "--keys", "/dev/null/keys", "--port", "0"]):
+        result = run(code % arguments, ["serve"])
+        assert "is missing" not in result.stderr, result.stderr
+    assert "/dev/null" in result.stderr  # all is imported before the key file is made
+
+
 def test_nodes_need_no_training_packages() -> None:
     pytest.importorskip("rclpy", reason="ROS 2 comes from the extra ros-wheels or a distribution")
     nodes = [name for name in modules("ros_nodes") if name != "ros_nodes.sim_robot"]
