@@ -236,8 +236,10 @@ def _add_groups() -> None:
     """Sub-commands that live in their own files."""
     from .bench import app as bench_app
     from .episodes_cli import app as episodes_app
+    from .score_cli import score
     from .serve import serve
 
+    app.command(epilog="Example: `incognita score report/episodes --local small`")(score)
     app.command(epilog="Example: `incognita serve --model small --port 8300`")(serve)
     app.add_typer(bench_app, name="bench")
     app.add_typer(episodes_app, name="episodes")
