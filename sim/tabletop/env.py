@@ -6,6 +6,7 @@ sees only what :meth:`TableEnv.render` draws.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine import TableState
-from .rubric import FAMILIES, Instruction, instructions, reference_xyz, score
+from .rubric import DIRECTIONS, FAMILIES, Instruction, instructions, reference_xyz, score
 from .scene import Scene, SceneConfig, draw_scene
 from .view import TableView
 from .words import say
@@ -44,13 +45,15 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         repeat: control steps of 50 ms in an action.
         side: pixels of the images.
         scene: what scenes are drawn from.
+        near: the grip begins beside the thing, for a push behind it, instead of anywhere above.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self, family: str = "push", reward: Rewarded = "truth", steps: int = 40, repeat: int = 2,
-        side: int = 96, scene: SceneConfig | None = None, render_mode: str | None = "rgb_array",
+        side: int = 96, scene: SceneConfig | None = None, near: bool = False,
+        render_mode: str | None = "rgb_array",
     ) -> None:  # fmt: skip
         if family not in FAMILIES or reward not in ("truth", "success", "none"):
             raise ValueError(f"family of {FAMILIES}, reward truth, success or none wanted, "
@@ -60,7 +63,7 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
                 f"steps, repeat >= 1 and rgb_array wanted, got {steps}, {repeat}, {render_mode}"
             )
         self.family, self.rewarded, self.steps, self.repeat = family, reward, steps, repeat
-        self.config, self.render_mode = scene or SceneConfig(), render_mode
+        self.config, self.near, self.render_mode = scene or SceneConfig(), near, render_mode
         self._view = TableView(side)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (19,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
@@ -78,6 +81,8 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             given.get("told") or asked[int(self.np_random.integers(len(asked)))]
         )
         self.task = say(self.told, scene, self.np_random)
+        if self.near:
+            self.scene = scene = replace(scene, start_m=self._beside(scene))
         self.first = self.state = self._view.table.reset(scene)
         self._at, self._opening, self._count = np.array(scene.start_m), 1.0, 0
         return self._observe(), {"task": self.task}
@@ -113,6 +118,16 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def close(self) -> None:
         """Free the GL resources."""
         self._view.close()
+
+    def _beside(self, scene: Scene) -> tuple[float, float, float]:
+        thing = scene.things[self.told.thing]
+        turn = self.np_random.uniform(0, 2 * np.pi)
+        away = np.array([np.cos(turn), np.sin(turn)])
+        if self.family == "push":
+            along = np.array(list(DIRECTIONS.values())[self.told.other])
+            away = 0.3 * away - along
+        x, y = np.array(thing.xy_m) + away * (thing.half_size[0] + 0.045)
+        return float(x), float(y), thing.half_size[2] + 0.01
 
     def _observe(self) -> NDArray[np.float32]:
         assert self.scene is not None
