@@ -19,6 +19,8 @@ from .scene import PAD_M, TABLES, Scene
 
 SUBSTEPS = round(CONTROL_DT / PHYSICS_DT)
 MOST_THINGS, MOST_PADS = 4, 2
+SQUEEZE_M = 0.005
+"""Shut fingers are sent so far beyond one another, so that they hold what is between them."""
 DENSITY = 400.0
 """kg/m^3, wood."""
 GONE = (0.0, 3.0, -0.5)
@@ -214,7 +216,7 @@ class Tabletop:
         most = SPEEDS * CONTROL_DT
         self._asked = self._asked + np.clip(np.asarray(joints) - self._asked, -most, most)
         self.data.ctrl[:6] = self._asked
-        self.data.ctrl[6:] = np.clip(opening, 0, 1) * OPEN_M - 0.005
+        self.data.ctrl[6:] = np.clip(opening, 0, 1) * OPEN_M - SQUEEZE_M
         mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
         return self.state()
 
@@ -242,7 +244,7 @@ class Tabletop:
                 touching[h] = np.isin(self._thing_geom[:n], other)
         return TableState(
             d.qpos[at].copy(), d.site_xpos[self._grip].copy(),
-            float(np.clip(d.qpos[self._finger_q].mean() / OPEN_M, 0, 1)), np.any(touching, 0),
+            float(np.clip(d.qpos[self._finger_q].mean() / (OPEN_M - SQUEEZE_M), 0, 1)), np.any(touching, 0),
             np.all(touching[:2], 0), speed,
         )  # fmt: skip
 
