@@ -242,10 +242,10 @@ class Tabletop:
             for h, hand in enumerate(self._hand):
                 other = pairs[(pairs == hand).any(axis=1)]
                 touching[h] = np.isin(self._thing_geom[:n], other)
+        gap = d.qpos[self._finger_q].mean() / (OPEN_M - SQUEEZE_M)
         return TableState(
-            d.qpos[at].copy(), d.site_xpos[self._grip].copy(),
-            float(np.clip(d.qpos[self._finger_q].mean() / (OPEN_M - SQUEEZE_M), 0, 1)), np.any(touching, 0),
-            np.all(touching[:2], 0), speed,
+            d.qpos[at].copy(), d.site_xpos[self._grip].copy(), float(np.clip(gap, 0, 1)),
+            np.any(touching, 0), np.all(touching[:2], 0), speed,
         )  # fmt: skip
 
 
