@@ -11,7 +11,7 @@ ROOMS = (
     "ros_nodes",
 )  # fmt: skip
 
-NODES = ("agv_planner", "guard", "sim_robot", "topo_explorer")
+NODES = ("agv_planner", "guard", "reward_client", "sim_robot", "topo_explorer")
 """Executables of `ros2 run incognita <name>`, one file of that name in ros_nodes/ each."""
 
 # What a robot needs. Everything else is an extra, so that a robot installs in seconds.

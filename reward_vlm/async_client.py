@@ -242,10 +242,13 @@ class AsyncRewardClient:
         headers = {"X-Request-Id": id}
         if body is not None:
             headers |= {"Idempotency-Key": id, "Content-Type": body[0]}
+        got: A | Failure | None = None
         for n in range(self.config.tries):
             if time.monotonic() >= until:
                 return Missing("timeout", "the deadline passed before the request went out")
             if not self.breaker.allow():
+                if isinstance(got, Failure):  # it is this call that opened it
+                    return got.missing
                 return Missing("breaker_open", f"{self.url} failed several times in a row")
             try:
                 data = await self._try(method, path, until, body, headers)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from .async_client import AsyncRewardClient, ClientConfig  # says what to install: it comes first
@@ -65,11 +66,11 @@ class RewardClient:
         return self._async.breaker
 
     def close(self) -> None:
-        """Close connections and loop; twice is once."""
+        """Close connections and loop; calls under way raise ConnectionAbortedError."""
         with self._lock:
             if self._loop.is_closed() or os.getpid() != self._pid:
                 return
-            asyncio.run_coroutine_threadsafe(self._async.aclose(), self._loop).result(5.0)
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5.0)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5.0)
             self._loop.close()
@@ -117,6 +118,13 @@ class RewardClient:
         """See :meth:`AsyncRewardClient.ready`."""
         return self._run(lambda c: c.ready(deadline_s=deadline_s))
 
+    async def _end(self) -> None:
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._async.aclose()
+
     def _run(self, call: Callable[[AsyncRewardClient], Coroutine[Any, Any, R]]) -> R:
         with self._lock:
             if os.getpid() != self._pid:
@@ -126,5 +134,7 @@ class RewardClient:
             future = asyncio.run_coroutine_threadsafe(call(self._async), self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise ConnectionAbortedError("the client was closed") from None
         finally:
             future.cancel()  # Ctrl-C: nobody waits any more

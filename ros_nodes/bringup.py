@@ -41,7 +41,7 @@ def commands(system: System, given: dict[str, str]) -> dict[str, list[str]]:
     values = {argument.name: argument.default for argument in system.arguments}
     for name, text in given.items():
         values[system.argument(name).name] = text
-    params = Path(file) if file else params_folder() / f"{values['robot']}.yaml"
+    params = Path(file) if file else params_folder() / f"{system.params or values['robot']}.yaml"
     if not params.is_file():
         raise FileNotFoundError(f"params_file must be a file, got {params}")
     out = {}

@@ -256,3 +256,45 @@ _COLOURS = {"frontiers": (0.9, 0.35, 0.05), "nodes": (0.15, 0.4, 0.9), "edges": 
 def bytes_of(data: Any) -> bytes:
     """The bytes of a message's array field (array.array, or bytes)."""
     return data.tobytes() if hasattr(data, "tobytes") else bytes(data)
+
+
+_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+"""Bytes of a pixel."""
+_CHANNELS = {
+    "rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": [2, 1, 0], "mono8": [0] * 3,
+}  # fmt: skip
+
+
+def rgb_from_msg(msg: Any, most_pixels: int = 4096 * 2304) -> NDArray[np.uint8]:
+    """sensor_msgs/Image (rgb8, bgr8, rgba8, bgra8, mono8) or CompressedImage -> (H, W, 3) RGB.
+
+    Raises:
+        ValueError: another encoding, sizes that do not fit, or no JPEG or PNG.
+    """
+    import cv2
+
+    from reward_vlm.decode import MediaError, image_size
+
+    data = bytes_of(msg.data)
+    if hasattr(msg, "format"):
+        try:
+            width, height = image_size(data.rstrip(b"\0"))  # some cameras pad
+        except MediaError as error:
+            raise ValueError(f"image must be a JPEG or PNG: {error.detail}") from None
+        if not 0 < width * height <= most_pixels:  # before it is decoded
+            raise ValueError(f"image must have 1 to {most_pixels} pixels, got {width} x {height}")
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ValueError(f"image must be a whole JPEG or PNG, got {len(data)} bytes")
+        return np.ascontiguousarray(bgr[..., ::-1])
+    if msg.encoding not in _CHANNELS:
+        raise ValueError(f"encoding must be one of {list(_CHANNELS)}, got {msg.encoding!r:.40}")
+    order = _CHANNELS[msg.encoding]
+    row = msg.width * _BYTES[msg.encoding]
+    if not (0 < msg.width * msg.height <= most_pixels and row <= msg.step):
+        raise ValueError(f"image must be at most {most_pixels} pixels with step >= {row}, "
+                         f"got {msg.width} x {msg.height}, {msg.step}")  # fmt: skip
+    if len(data) != msg.step * msg.height:
+        raise ValueError(f"image must have {msg.step * msg.height} bytes, got {len(data)}")
+    rows = np.frombuffer(data, np.uint8).reshape(msg.height, msg.step)[:, :row]
+    return np.ascontiguousarray(rows.reshape(msg.height, msg.width, -1)[..., order])

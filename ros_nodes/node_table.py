@@ -32,6 +32,8 @@ class System:
     nodes: tuple[str, ...]
     """Executables; each is the module of that name in ros_nodes and its node's name."""
     arguments: tuple[Argument, ...]
+    params: str = ""
+    """Parameter file in ``launch/params`` without ``.yaml``; empty: the robot's."""
 
     def argument(self, name: str) -> Argument:
         """The argument of this name.
@@ -123,6 +125,22 @@ SYSTEMS = {
             Argument("publish_goal", "false", "the simulator's own goal too",
                      ("sim_robot.publish_goal",), bool),
         ),
+    ),
+    "reward": System(
+        ("reward_client",),
+        (
+            Argument("server", "http://127.0.0.1:8300", "URL of the reward service",
+                     ("reward_client.server",)),
+            Argument("key_file", "", "file that holds its key; else INCOGNITA_REWARD_KEY",
+                     ("reward_client.key_file",)),
+            Argument("instruction", "", "what the robot is told to do, until the topic says more",
+                     ("reward_client.instruction",)),
+            Argument("compressed", "true", "take camera/image_raw/compressed, not image_raw",
+                     ("reward_client.compressed",), bool),
+            Argument("deadline_s", "10.0", "an answer later than this is missing",
+                     ("reward_client.deadline_s",), float),
+        ),
+        params="reward",
     ),
 }  # fmt: skip
 

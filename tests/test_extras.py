@@ -160,6 +160,19 @@ def test_training_rooms_need_no_extra_but_train(room: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_reward_clients_need_neither_torch_nor_a_server() -> None:
+    names = ["rubric", "model", "wire", "results", "client", "async_client", "scoring", "local"]
+    code = f"import {', '.join(f'reward_vlm.{name}' for name in names)}, sys"
+    code += "\nassert not {'torch', 'fastapi', 'av', 'uvicorn'} & set(sys.modules)"
+    result = run(code, ["client"])
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_client_without_its_extra_says_what_to_install() -> None:
+    result = run("import reward_vlm.client")
+    assert "pip install 'incognita[client]'" in result.stderr
+
+
 def test_the_front_door_needs_no_ros() -> None:
     result = run(
         "from incognita.cli import main\nsys.argv = ['incognita', '--help']\nmain()", ["train"]
@@ -179,7 +192,7 @@ def test_the_reward_service_needs_no_extra_but_its_own() -> None:
 def test_nodes_need_no_training_packages() -> None:
     pytest.importorskip("rclpy", reason="ROS 2 comes from the extra ros-wheels or a distribution")
     nodes = [name for name in modules("ros_nodes") if name != "ros_nodes.sim_robot"]
-    result = run(f"import {', '.join(nodes)}", ["ros-wheels"])
+    result = run(f"import {', '.join(nodes)}", ["ros-wheels", "client"])
     assert result.returncode == 0, result.stderr
 
 
@@ -198,6 +211,7 @@ def entry_points() -> dict[str, str]:
         ("incognita", "train"),
         ("agv_planner", "ros-wheels"),
         ("guard", "ros-wheels"),
+        ("reward_client", "client"),
         ("sim_robot", "ros-wheels"),
     ],
 )
@@ -225,6 +239,7 @@ def test_install_lines_name_extras_that_exist_and_hold_the_package() -> None:
             "learning",
             "sim",
             "rnd_agv",
+            "reward_vlm",
             "ros_nodes",
         )
         for file in (ROOT / room).rglob("*.py")

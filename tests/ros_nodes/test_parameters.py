@@ -64,6 +64,7 @@ def configs():
         "agv_planner": "PlannerConfig",
         "sim_robot": "SimRobotConfig",
         "topo_explorer": "ExplorerConfig",
+        "reward_client": "RewardClientConfig",
     }
     return {k: getattr(importlib.import_module(f"ros_nodes.{k}"), v) for k, v in names.items()}
 
@@ -104,6 +105,13 @@ def test_parameter_files_hold_the_robots_own_numbers(name):
     mount = {"half_length_m": robot.half_extents[0], "half_width_m": robot.half_extents[1]}
     assert numbers == limits | mount | {"lidar_x_m": robot.lidar_x_m}
     GuardConfig(**numbers)
+
+
+def test_the_reward_clients_file_holds_parameters_of_its_node():
+    import yaml
+
+    (given,) = yaml.safe_load((params_folder() / "reward.yaml").read_text()).values()
+    checked(configs()["reward_client"], given["ros__parameters"])
 
 
 def test_defaults_stop_in_time():
