@@ -27,6 +27,7 @@ COMMANDS = {
     "goal": ("goal", "Goals in unseen mazes and rooms beside H-DQN (0.3 core-hours)."),
     "find": ("find", "Things found by class in unseen furnished floors (0.3 core-hours)."),
     "reward": ("reward", "The reward model on unseen things, words, cameras (1.5 core-hours)."),
+    "reward-rl": ("reward_rl", "PPO on the reward model's scores beside the truth (5 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "terrain": ("terrain", "Energy over unseen hills beside the shortest way (0.1 core-hours)."),
     "lifelong": ("lifelong", "Shut doors, wrong edges, kidnappings on unseen floors (0.4 core-h)."),
@@ -37,6 +38,8 @@ COMMANDS = {
     "store": ("store", "Episode writes and random frames against chunked Zarr."),
     "ppo": ("ppo", "Time to a success rate, samples per second, against Stable-Baselines3."),
     "rnd": ("rnd", "What RND adds to a PPO update."),
+    "serve": ("serve", "What the reward service adds to a model, and how it bears overload."),
+    "reward-faults": ("reward_faults", "Hostile media, overload, dead engines, SIGTERM: R1-R13."),
     "faults": ("faults", "Kills, flipped bits, full disks, bad numbers and hostile files."),
 }
 """Command -> module of this folder and its line of help."""

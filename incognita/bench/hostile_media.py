@@ -97,9 +97,8 @@ def repeated(frame: NDArray[np.uint8], count: int, codec: str = "mpeg4") -> byte
         stream: Any = container.add_stream(codec, rate=30)
         stream.height, stream.width = frame.shape[:2]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        packets = stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24"))
-        (packet, *_) = [*packets, *stream.encode()]
-        data = bytes(packet)
+        packets = list(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        data = bytes((packets + list(stream.encode()))[0])
         for n in range(count):
             copy = av.Packet(data)
             copy.stream, copy.is_keyframe = stream, True

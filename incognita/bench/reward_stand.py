@@ -36,6 +36,7 @@ from reward_vlm.model import (
     Judgement,
     ModelInfo,
     ModelOutOfMemory,
+    RewardModel,
     Sampling,
 )
 
@@ -138,18 +139,28 @@ def _fault(name: str, batch: int) -> object | None:
 
 
 class EngineModel(BrightnessModel):
-    """The same behind a process of its own, which can be killed, frozen and started again."""
+    """The same behind a process of its own, which can be killed, frozen and continued.
+
+    A dead one is started again after a while, as a supervisor would.
+    """
+
+    AWAY_S = 3.0
 
     def __init__(self, delay_s: float, pid_file: Path) -> None:
         super().__init__(delay_s, name="engine")
         self.pid_file = pid_file
         self._lock = threading.Lock()
         self._engine: subprocess.Popen[bytes] | None = None
+        self._died = 0.0
 
     def _take(self, seconds: float) -> None:
-        """Ask the engine; a dead one is started again for the next call."""
         with self._lock:
-            if self._engine is None or self._engine.poll() is not None:
+            if self._engine is not None and self._engine.poll() is not None:
+                self._died = self._died or time.monotonic()
+                if time.monotonic() - self._died < self.AWAY_S:
+                    raise EngineUnavailable("the engine has ended")
+                self._engine, self._died = None, 0.0
+            if self._engine is None:
                 self._engine = subprocess.Popen(
                     ["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
                 )
@@ -277,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clip-ms", type=float, default=0.0, help="of each clip in a call")
     parser.add_argument("--burn", action="store_true", help="compute instead of sleep")
     parser.add_argument("--max-batch", type=int, default=16)
+    parser.add_argument("--model", default="", help="a real one instead, such as small")
     parser.add_argument("--engine", type=Path, help="judge behind a process; its id goes here")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of Settings")
     args = parser.parse_args(argv)
@@ -289,8 +301,12 @@ def main(argv: list[str] | None = None) -> int:
         name, _, value = pair.partition("=")
         number = type(getattr(settings, name))(float(value))
         settings = dataclasses.replace(settings, **{name: number})
-    if args.engine is not None:
-        model: BrightnessModel = EngineModel(args.delay_ms / 1e3, args.engine)
+    if args.model:
+        from reward_vlm.backends import open_model
+
+        model: RewardModel = open_model(args.model)
+    elif args.engine is not None:
+        model = EngineModel(args.delay_ms / 1e3, args.engine)
     else:
         model = BrightnessModel(
             args.delay_ms / 1e3, clip_s=args.clip_ms / 1e3, burn=args.burn,

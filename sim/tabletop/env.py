@@ -90,7 +90,7 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Move; the episode is truncated after its steps and never terminates before."""
+        """Move; the episode ends after its steps. Time is in the observation, so that is no cut."""
         assert self.scene is not None, "reset first"
         move = np.clip(np.asarray(action, np.float64), -1, 1)
         if move.shape != (4,) or not np.isfinite(move).all():
@@ -109,7 +109,7 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             reward = {"truth": (reached - 1) / 4, "success": float(reached == 5)}.get(
                 self.rewarded, 0.0
             )
-        return self._observe(), reward, False, over, info
+        return self._observe(), reward, over, False, info
 
     def render(self) -> NDArray[np.uint8]:
         """(side, side, 3) RGB from the side."""

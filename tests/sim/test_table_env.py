@@ -49,7 +49,7 @@ def test_the_reward_at_the_end_is_that_of_the_rubric(rewarded, wanted):
         aim = np.array([gap[0], gap[1], gap[2] + (0.06 if high else 0.015)])
         action = np.append(np.clip(aim / STEP_M, -1, 1), -1.0).astype(np.float32)
         obs, reward, terminated, truncated, info = env.step(action)
-    assert truncated and not terminated
+    assert terminated and not truncated
     assert info["score"] == 5 and info["is_success"] and reward == wanted
     env.close()
 
