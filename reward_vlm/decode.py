@@ -265,6 +265,9 @@ def _decoded(
     limits: Limits,
 ) -> NDArray[np.uint8]:
     """One pass over the video that keeps the wanted frames."""
+    from av.video.reformatter import VideoReformatter
+
+    to_rgb = VideoReformatter()  # kept, with one thread: to_ndarray alone starts threads each time
     keep = _Keep(indices, sampling, limits)
     count = 0
     with _opened(data, limits) as (container, stream):
@@ -274,7 +277,7 @@ def _decoded(
             if (frame.width, frame.height) != size:
                 raise MediaError(422, "size_changes", "its frames are not of one size")
             if count in keep.wanted:
-                keep.offer(count, frame.to_ndarray(format="rgb24"))
+                keep.offer(count, to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray())
             count += 1
             if count > total:
                 break

@@ -477,7 +477,8 @@ def described(examples: int, seed: int, folder: Path, *, emit: Emit) -> dict[str
             run = subprocess.run(
                 [program, "run", f"{stand.url}/openapi.json", "--header",
                  f"Authorization: Bearer {stand.key}", "--seed", str(number), "--max-examples",
-                 str(examples), "--checks", checks, "--phases", phases, "--no-color"], capture_output=True, text=True, cwd=folder,
+                 str(examples), "--checks", checks, "--phases", phases, "--no-color"],
+                capture_output=True, text=True, cwd=folder,
             )  # fmt: skip
             found = re.search(r"(\d+) generated", run.stdout)
             count = int(found.group(1)) if found else 0

@@ -67,8 +67,9 @@ def _service(
     client: httpx.Client, stand: Stand, media: str, data: bytes, n: int
 ) -> Callable[[], None]:
     asked = json.dumps(GOOD | {"task": f"clip {n}"}).encode()
-    parts = [("request", "r", "application/json", asked), ("front", "f", media, data)]
-    headers, body = multipart(parts)
+    headers, body = multipart(
+        [("request", "r", "application/json", asked), ("front", "f", media, data)]
+    )
 
     def work() -> None:
         response = client.post(f"{stand.url}/v1/rewards", content=body, headers=headers)

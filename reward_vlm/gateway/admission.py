@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..model import BadOutput, Clip, Judgement, ModelError, ModelOutOfMemory, RewardModel
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 Result = Judgement | Exception
 SMOOTH = 0.2
 """Weight of the newest batch in the running mean of the service time."""
+MARGIN = 0.9
+"""Of the longest wait, what is admitted: an estimate that is somewhat low does no harm."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Batcher:
     def check(self, deadline: float) -> None:
         """What :meth:`slot` raises, without taking a place."""
         expected = self.expected_s
-        if self.admitted >= self.size or expected > self.longest_s:
-            raise Refused(429, "queue_full", "too many clips are waiting", expected)
+        if self.admitted >= self.size or expected > MARGIN * self.longest_s:
+            raise _full(expected)
         if time.monotonic() + expected > deadline:
             raise Refused(504, "deadline", "the deadline cannot be met")
 
@@ -150,31 +153,36 @@ class Batcher:
     def _send(self) -> None:
         while self._free and self._waiting:
             batch: list[_Job] = []
+            now = time.monotonic()
             while self._waiting and len(batch) < self.model.info.max_batch:
                 job = self._waiting.popleft()
-                if not job.future.done():  # else its client is gone or its deadline has passed
+                if now - job.since > self.longest_s:  # slower than expected: none waits longer
+                    _settle(job.future, None, _full(self.expected_s))
+                elif not job.future.done():  # else its client is gone or its deadline has passed
                     batch.append(job)
             if batch:
                 self._free -= 1
                 self._metrics.batch.labels(self._name).observe(len(batch))
-                self._tasks.put(lambda batch=batch: self._run(batch))  # type: ignore[misc]
+                self._tasks.put(partial(self._run, batch, now))
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
 
-    def _run(self, batch: list[_Job]) -> None:
+    def _run(self, batch: list[_Job], sent: float) -> None:
         begun = time.monotonic()
         results = judge_all(self.model, [job.clip for job in batch])
-        self._call(self._done, batch, results, begun, time.monotonic())
+        self._call(self._done, batch, results, sent, begun, time.monotonic())
 
     def _call(self, *what: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(*what)  # type: ignore[arg-type]
 
-    def _done(self, batch: list[_Job], results: list[Result], begun: float, ended: float) -> None:
+    def _done(
+        self, batch: list[_Job], results: list[Result], sent: float, begun: float, ended: float
+    ) -> None:
         self._free += 1
-        per_clip = (ended - begun) / len(batch) / self.model.info.workers
+        per_clip = (time.monotonic() - sent) / len(batch) / self.model.info.workers
         self._clip_s += (per_clip - self._clip_s) * (SMOOTH if self._clip_s else 1.0)
         for job, result in zip(batch, results, strict=True):
             if isinstance(result, Judgement):
@@ -184,6 +192,10 @@ class Batcher:
             else:
                 _settle(job.future, None, result)
         self._send()
+
+
+def _full(expected_s: float) -> Refused:
+    return Refused(429, "queue_full", "too many clips are waiting", expected_s)
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:

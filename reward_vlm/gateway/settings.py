@@ -22,7 +22,8 @@ class Settings:
     queue: int = 64
     """Clips of one model that are admitted and not yet answered; one more is refused with 429."""
     queue_s: float = 10.0
-    """Longest wait that is expected of an admitted clip; above it 429 too."""
+    """Longest wait of a clip: where more is expected it is refused with 429 at once, and one that
+    has waited longer all the same is refused instead of begun."""
     answer_s: float = 30.0
     """Longest that a request without ``X-Deadline-Ms`` may take, seconds; then 504."""
     body_bytes: int = 32 << 20
