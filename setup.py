@@ -60,7 +60,8 @@ SERVE = [
 # What calls the service, on a robot or in a training: neither torch nor FastAPI.
 CLIENT = ["httpx>=0.28", "pydantic>=2.10"]
 
-VLM = ["torch>=2.10", "transformers>=5.3", "safetensors>=0.5"]
+# transformers 5.3 fails on videos of Qwen3-VL; 5.4 and 5.24 give the same scores.
+VLM = ["torch>=2.10", "transformers>=5.4", "safetensors>=0.5"]
 
 GPU = ["mujoco-warp>=4.0", "warp-lang>=1.19"]
 

@@ -7,6 +7,7 @@
 
 Replicas share nothing. Ray's HTTP proxy listens on loopback and has none of the deadlines for slow
 clients that ``incognita serve`` has: a proxy with TLS in front must bound header and body times.
+Ray's other ports run code for whoever reaches them: keep its machines on a network of their own.
 """
 
 from __future__ import annotations

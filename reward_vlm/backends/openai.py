@@ -53,9 +53,9 @@ class EngineConfig:
     engine takes this, but a checkpoint trained on videos may score it otherwise."""
     image: Literal["bmp", "png", "jpeg"] = "bmp"
     """How frames travel. bmp and png keep every pixel, so that the answer is that of the same
-    checkpoint in-process; png is up to a third smaller and costs 30 times the processor time
-    (9 to 30 ms a frame of 640 by 480). jpeg is a seventh of the size, for an engine behind a slow
-    network; it is another preprocessing, and its scores are others."""
+    checkpoint in-process; png is up to a third smaller and costs five times the processor time
+    (29 ms a frame of 640 by 480 against 6 with all that is done to it). jpeg is a seventh of the
+    size, for an engine behind a slow network; it is another preprocessing, with other scores."""
     jpeg_quality: int = 95
     top_logprobs: int = 20
     """Tokens whose log-probability is asked for. A digit that is not among them counts as

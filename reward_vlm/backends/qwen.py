@@ -105,7 +105,7 @@ class QwenModel:
                 f"<|video_pad|> must be token {self.net.config.video_token_id}, got {self.video_id}"
             )
         self.info = ModelInfo(
-            name=folder.name if commit is None else source.partition("@")[0],
+            name=folder.resolve().name if commit is None else source.partition("@")[0],
             backend="transformers",
             revision=commit or weights_digest(files),
             sampling=config.sampling,

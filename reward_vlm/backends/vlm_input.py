@@ -16,7 +16,7 @@ from ..rubric import ANSWER, PROMPT_VERSION, prompt
 Order = Literal["text_first", "video_first"]
 ORDERS: tuple[Order, ...] = ("text_first", "video_first")
 SAMPLING = Sampling(fps=2.0, least=4, most=32, side=640)
-"""RoboReward's 2 frames a second. ``most`` and ``side`` keep a clip below 4,800 visual tokens."""
+"""RoboReward's 2 frames a second. ``most`` and ``side`` keep a clip within 6,400 visual tokens."""
 
 
 @dataclass(frozen=True)
