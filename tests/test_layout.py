@@ -79,6 +79,7 @@ TABLE = {
         rooms=GROUND | {"learning"},
         packages=names("numpy pydantic"),
         doors={
+            "annotate.py": names("torch"),
             "async_client.py": names("httpx"),
             "decode.py": names("av cv2"),
             "gym_wrapper.py": names("gymnasium"),
