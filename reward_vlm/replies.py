@@ -26,7 +26,7 @@ class Failure:
     after_s: float = 0.0
     """The service asked to wait so long."""
     alive: bool = False
-    """The service is well, only busy or asked too much: not the breaker's business."""
+    """The service is there and says what it wants: not the breaker's business."""
 
 
 def parsed(answer: type[A], data: bytes) -> A | Failure:
@@ -53,7 +53,7 @@ def content(status: int, headers: Mapping[str, str], data: bytes) -> bytes | Fai
     said = f"{status} {code}: {detail}"
     if status in (429, 503):
         after = _retry_after(headers.get("retry-after"))
-        return Failure(Missing("overloaded", said), True, after, alive=status == 429)
+        return Failure(Missing("overloaded", said), True, after, alive=status == 429 or after > 0)
     if status in (408, 504):
         return Failure(Missing("timeout", said), again=True, alive=code == "deadline")
     if status == 502 and code in NEVER_AGAIN:

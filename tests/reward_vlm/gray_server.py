@@ -2,12 +2,10 @@
 
 Progress is the brightness of a frame; the distribution lies on the two scores next to
 ``1 + 4 * brightness of the last frame``. It is sure of itself but where red is brightest: there it
-does not know. Writes its key to the file that is named, prints its address. With --fail SHARE that
-share of clips, drawn by their brightness, makes it fail.
+does not know. Writes its key to the file ``key`` of the folder that is named, prints its address.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +14,11 @@ import numpy as np
 from reward_vlm.gateway import server
 from reward_vlm.gateway.auth import add_key
 from reward_vlm.gateway.settings import Settings
-from reward_vlm.model import Clip, EngineUnavailable, Judgement, ModelInfo, Sampling
+from reward_vlm.model import Clip, Judgement, ModelInfo, Sampling
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
 parser.add_argument("--port", type=int, default=0)
-parser.add_argument("--fail", type=float, default=0.0)
 options = parser.parse_args()
 
 
@@ -39,8 +36,6 @@ class Gray:
     def _one(self, clip: Clip) -> Judgement:
         frames = np.concatenate(list(clip.views.values()), axis=2)
         progress = frames.mean((1, 2, 3)) / 255
-        if (progress[-1] * 7919) % 1 < options.fail:
-            raise EngineUnavailable("as asked")
         at = 4 * progress[-1]
         low = min(int(at), 3)
         probs = np.zeros(5)
@@ -59,5 +54,4 @@ class Gray:
 if __name__ == "__main__":
     keys = options.folder / "keys.json"
     (options.folder / "key").write_text(add_key(keys, "test"))
-    assert math.isfinite(options.fail)
     server.serve([Gray()], Settings(keys=keys, port=options.port))

@@ -169,7 +169,7 @@ def test_half_open_lets_exactly_one_through():
 def test_being_busy_or_asked_too_much_opens_no_breaker(make):
     breaker = Breaker(BreakerConfig(failures=1))
     client = make(ClientConfig(tries=1), breaker)
-    for task in ("429", "bad_output"):
+    for task in ("429", "503:1", "bad_output"):
         assert score(client, task).missing
     with pytest.raises(RewardRequestError):
         score(client, "422")
