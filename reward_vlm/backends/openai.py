@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -109,7 +110,6 @@ class EngineModel:
         self._http = EngineHTTP(
             url, PATH, config.patience, os.environ.get(config.key_env), connections
         )
-        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="engine")
         self.info = ModelInfo(
             name=model,
             backend="openai",
@@ -139,14 +139,10 @@ class EngineModel:
         """
         views = [(n, clip.task, v) for n, clip in enumerate(clips)
                  for v in videos(clip, self.config.sampling)]  # fmt: skip
-        futures = [self._pool.submit(self._asked, task, video) for _, task, video in views]
+        answers = _at_once([partial(self._asked, task, video) for _, task, video in views])
         found: list[list[tuple[NDArray[np.float64], float]]] = [[] for _ in clips]
-        try:
-            for (n, _, _), future in zip(views, futures, strict=True):
-                found[n].append(distribution(future.result()))
-        finally:
-            for future in futures:
-                future.cancel()  # what has not begun, if one failed
+        for (n, _, _), answer in zip(views, answers, strict=True):
+            found[n].append(distribution(answer))
         return [fused(each) for each in found]
 
     def ready(self) -> None:
@@ -156,8 +152,7 @@ class EngineModel:
         distribution(self._http.probe(self.request(clip.task, video), self.config.ready_s))
 
     def close(self) -> None:
-        """Stop what has not begun and close the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Close the connections."""
         self._http.close()
 
     def _asked(self, task: str, video: Video) -> Any:
@@ -196,6 +191,33 @@ class EngineModel:
             {"role": "assistant", "content": ANSWER},
         ]
         return body
+
+
+def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Results of all of them, or the first error.
+
+    Their threads are daemons, unlike those of a pool: an engine that hangs does not hold up the
+    exit of the process.
+    """
+    if len(calls) == 1:
+        return [calls[0]()]
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def run(n: int) -> None:
+        try:
+            results[n] = calls[n]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
 
 
 def _encoded(frame: NDArray[np.uint8], config: EngineConfig) -> bytes:

@@ -2,6 +2,8 @@ import base64
 import json
 import logging
 import math
+import subprocess
+import sys
 import time
 
 import cv2
@@ -172,6 +174,26 @@ def test_clips_of_one_call_wait_together(engine, clips):
     with pytest.raises(EngineUnavailable):
         model.judge([clips[0]] * 6)
     assert time.monotonic() - begun < 2.5  # one after another would take six seconds
+
+
+def test_an_engine_that_hangs_does_not_hold_up_the_exit(engine):
+    code = (
+        "import sys, threading, time, numpy as np\n"
+        "from reward_vlm.backends import open_model\n"
+        "from reward_vlm.model import Clip\n"
+        "model = open_model(sys.argv[1])\n"
+        "clip = Clip('go', {'a': np.zeros((4, 32, 32, 3), np.uint8)}, 2.0)\n"
+        "threading.Thread(target=model.judge, args=([clip] * 3,), daemon=True).start()\n"
+        "time.sleep(1)\n"
+        "print(time.time(), flush=True)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, f"openai:{engine.source('hang')}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert time.time() - float(run.stdout) < 3, run.stderr
 
 
 def test_the_key_is_sent_and_never_told(engine, clips, monkeypatch, caplog):
