@@ -190,9 +190,7 @@ class AsyncRewardClient:
         clips = {"first": Query(task, first).views, "second": Query(task, second).views}
         named = {f"{c}.{name}": view for c, views in clips.items() for name, view in views.items()}
         until = self._until(deadline_s)
-        async with self._room:
-            body = await asyncio.to_thread(self._body, request, named)
-            return await self._call("POST", "/v1/preferences", until, PreferenceAnswer, body)
+        return await self._send("/v1/preferences", request, named, until, PreferenceAnswer)
 
     async def models(self, *, deadline_s: float | None = None) -> ModelList | Missing:
         """The models that the service has. Raises as :meth:`score`."""
@@ -208,9 +206,23 @@ class AsyncRewardClient:
         request = RewardRequest(
             task=query.task, model=query.model, fps=query.fps, want=list(query.want)
         )
-        async with self._room:  # bodies are made as they go: a hundred would not fit into memory
-            body = await asyncio.to_thread(self._body, request, query.views)
-            return await self._call("POST", "/v1/rewards", until, Scored, body)
+        return await self._send("/v1/rewards", request, query.views, until, Scored)
+
+    async def _send(
+        self, path: str, request: BaseModel, views: Mapping[str, Footage], until: float,
+        answer: type[A],
+    ) -> A | Missing:  # fmt: skip
+        """Call with a body once there is room: of a hundred all bodies would not fit in memory."""
+        try:
+            async with asyncio.timeout(max(until - time.monotonic(), 0.0)):
+                await self._room.acquire()
+        except TimeoutError:
+            return Missing("timeout", "no connection was free before the deadline")
+        try:
+            body = await asyncio.to_thread(self._body, request, views)
+            return await self._call("POST", path, until, answer, body)
+        finally:
+            self._room.release()
 
     def _until(self, deadline_s: float | None) -> float:
         seconds = self.config.deadline_s if deadline_s is None else deadline_s

@@ -112,6 +112,20 @@ def test_one_deadline_covers_all_tries(make):
     assert result.model == "tries=3" and int(result.prompt_version) < 1700  # what was left
 
 
+def test_the_deadline_holds_where_all_connections_are_busy(make):
+    client = make(ClientConfig(connections=2))
+    busy = threading.Thread(
+        target=client.score_many, args=([Query("hang", FRAMES, 10)] * 2,), kwargs={"deadline_s": 2}
+    )
+    busy.start()
+    time.sleep(0.2)
+    begun = time.monotonic()
+    result = score(client, "ok", deadline_s=0.3)
+    assert result.reason == "timeout" and time.monotonic() - begun < 0.6
+    busy.join(5)
+    assert score(client, "ok").score == 4
+
+
 def test_retry_after_is_honoured_within_the_deadline(make):
     begun = time.monotonic()
     assert score(make(), "429:1 ok").model == "tries=2"
