@@ -258,6 +258,11 @@ class OniReward:
         self._steps, self._unknown, self._paid = 0, 0, 0.0
         return metrics | {name: float(n) for name, n in self.annotator.counts.items()}
 
+    def restart(self) -> None:
+        """All environments begin new episodes."""
+        for counts in self._counts:
+            counts.clear()
+
     def close(self) -> None:
         """End the annotator's thread."""
         self.annotator.close()

@@ -81,6 +81,7 @@ TABLE = {
         doors={
             "annotate.py": names("torch"),
             "async_client.py": names("httpx"),
+            "caption_wrapper.py": names("stable_baselines3"),
             "decode.py": names("av cv2"),
             "gym_wrapper.py": names("gymnasium"),
             "training.py": names("stable_baselines3"),

@@ -3,11 +3,15 @@
 import threading
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from reward_vlm.annotate import Annotator, OniConfig, OniReward, features
+from reward_vlm.caption_wrapper import CaptionRewardWrapper
 
 GOOD = ("you pick up the key", "you open the red door", "you step onto the goal")
 BAD = ("you bump into a wall", "you see nothing here", "you drop the stone", "the wind blows")
@@ -236,6 +240,44 @@ def test_a_learner_gets_there_with_the_annotators_help_and_not_without(make):
     helped = np.mean([solved(make(slowly), seed=seed) for seed in range(3)])
     print(f"goals reached: {alone:.2f} alone, {helped:.2f} with captions")
     assert helped > 0.9 and helped > alone + 0.3
+
+
+class CorridorEnv(gymnasium.Env):
+    """The same for Stable-Baselines3."""
+
+    observation_space = gymnasium.spaces.Discrete(24)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.corridor = Corridor()
+        return self.corridor.reset(), {}
+
+    def step(self, action):
+        state, reward, done, over, caption = self.corridor.step(int(action))
+        return state, reward, done, over and not done, {"caption": caption}
+
+
+def test_stable_baselines_gets_the_bonus_on_top_of_the_reward(make):
+    oni = make(num_envs=2)
+    env = CaptionRewardWrapper(DummyVecEnv([CorridorEnv] * 2), oni, extrinsic=10, update_every=4)
+    env.reset()
+    rows = []
+    for k in range(16):
+        rows.append(env.step(np.array([0, 0] if k < 5 else [1, 1])))
+        time.sleep(0.02)
+    for _, reward, _, infos in rows:
+        for r, info in zip(reward, infos, strict=True):
+            assert r == pytest.approx(10 * info["reward_extrinsic"] + info["reward_caption"])
+    assert rows[-1][3][0]["reward_extrinsic"] == 1 and rows[-1][2].all()  # key and door
+    assert rows[-1][1][0] == pytest.approx(10.0)  # said for the first time: no label yet
+    for _ in range(2):
+        env.step(np.array([0, 0]))
+    env.reset()
+    again = [env.step(np.array([0, 0]))[3][0]["reward_caption"] for _ in range(5)]
+    assert again == [0, 0, 0, 0, 0.4] and env.metrics["labels"] == 3
+    PPO("MlpPolicy", env, n_steps=32, batch_size=64, device="cpu").learn(64)
+    env.close()
 
 
 @pytest.mark.parametrize(
