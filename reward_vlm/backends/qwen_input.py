@@ -25,6 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..model import BadOutput
+
 BICUBIC = 3
 """Of the resampling filters as Pillow numbers them."""
 
@@ -66,14 +68,16 @@ class VideoFormat:
         """(height, width) that ``count`` frames are scaled to: whole tokens, within the budget.
 
         Raises:
-            ValueError: one side is over 200 times the other.
+            BadOutput: one side is over 200 times the other; no other clip is to blame.
         """
         unit = self.unit
         if min(height, width) < unit:
             scale = max(unit / height, unit / width)
             height, width = int(height * scale), int(width * scale)
         if max(height, width) > 200 * min(height, width):
-            raise ValueError(f"frames must be at most 200 times as long as wide, got {self}")
+            raise BadOutput(
+                f"frames must be at most 200 times as long as wide, got {height, width}"
+            )
         most = self.max_pixels
         if self.frame_tokens is not None:
             share = min(self.frame_tokens * unit**2, most // count)

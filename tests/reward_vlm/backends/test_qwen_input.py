@@ -7,7 +7,7 @@ import torch
 
 from reward_vlm.backends.qwen_input import VideoFormat, patches, read_format, spelled
 from reward_vlm.backends.vlm_input import question, videos
-from reward_vlm.model import Clip, Sampling
+from reward_vlm.model import BadOutput, Clip, Sampling
 from reward_vlm.rubric import prompt
 
 FORMAT = VideoFormat(min_pixels=4096, max_pixels=131072)
@@ -67,7 +67,7 @@ def test_a_size_is_whole_tokens_within_the_budget():
     assert FORMAT.size(2, 20, 30) == (32, 64)
     tall, wide = FORMAT.size(32, 480, 640)
     assert tall % 32 == wide % 32 == 0 and 32 * tall * wide <= FORMAT.max_pixels
-    with pytest.raises(ValueError, match="200 times"):
+    with pytest.raises(BadOutput, match="200 times"):
         FORMAT.size(2, 32, 32 * 201)
 
 
