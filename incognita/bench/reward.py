@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +23,11 @@ from reward_vlm.backends import open_model
 from reward_vlm.benchmark import read_split
 from reward_vlm.model import Clip, Judgement, RewardModel
 from reward_vlm.rubric import macro_mae
-from sim.tabletop.words import say
+from sim.rollout import FRAMES
+from sim.words import say
 
 from ..cli import JsonFile, console, emit
-from ..recipes.reward_data import FRAMES, Rollouts, load, make
+from ..recipes.reward_data import Rollouts, load, make
 from ..recipes.train import machine
 from ..reward_metrics import calibration, distribution_error, ranking
 from ..stats import bootstrap_interval
@@ -34,10 +35,13 @@ from ..stats import bootstrap_interval
 CELLS = ("original", "clip", "counterfactual", "failure")
 """Done as told; a beginning; another instruction on the same video; told and failed."""
 SETS: dict[str, tuple[tuple[str, ...], bool]] = {
-    "iid": (("iid",), False), "combos": (("combos",), False), "paraphrases": (("iid",), True),
-    "cameras": (("cameras_side", "cameras_other_side"), False), "family": (("family",), False),
+    "iid": (("iid", "iid_arena"), False), "combos": (("combos", "combos_arena"), False),
+    "paraphrases": (("iid", "iid_arena"), True),
+    "cameras": (("left", "right", "left_arena"), False), "family": (("family",), False),
 }  # fmt: skip
 """Set -> sources of its rollouts, and whether the words are held out."""
+VAL = ("val", "val_arena")
+"""Where the ridge learns."""
 TARGETS = {"iid": 0.30, "combos": 0.45, "paraphrases": 0.45, "cameras": 0.45}
 FAMILY = 0.9
 """Reported beside that of the held-out family, and what blind baselines must not beat."""
@@ -55,12 +59,10 @@ class Example:
 
 def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]:
     """Clips of every cell that each rollout has: told or not, whole or a beginning."""
-    labels = rollouts.arrays["labels"]
-    for episode in range(len(rollouts)):
+    labels, last = rollouts.labels, FRAMES - 1
+    for episode, told in enumerate(rollouts.told):
         rng = np.random.default_rng([seed, episode, int(held_out)])
-        told = rollouts.told[episode]
-        own = told.index(rollouts.asked[episode])
-        last = FRAMES - 1
+        own = int(rollouts.asked[episode])
         done = bool(labels[episode, own, last] == 5)
         picks = [("original" if done else "failure", own, last)]
         picks.append(("clip", own, int(rng.integers(3, last))))
@@ -69,11 +71,38 @@ def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]
         same = [i for i in others if labels[episode, i, last] == level]
         picks.append(("counterfactual", int(rng.choice(same)), last))
         for cell, i, k in picks:
-            words = say(told[i], rollouts.scenes[episode], rng, held_out)
+            words = say(told[i], rng, held_out)
             frames = rollouts.images(episode, np.arange(k + 1))
             yield Example(
                 Clip(words, {"side": frames}, 5.0), int(labels[episode, i, k]), cell, told[i].family
             )  # fmt: skip
+
+
+class Blind:
+    """A model that sees grey images, or is told nothing; as it was trained (``blind=``)."""
+
+    def __init__(self, model: RewardModel, what: str) -> None:
+        if what not in ("video", "text"):
+            raise typer.BadParameter(f"must be blind_video or blind_text, got blind_{what}")
+        self.model, self.what, self.info = model, what, model.info
+
+    def judge(self, clips: Sequence[Clip]) -> list[Judgement]:
+        """Without one half."""
+        return self.model.judge([self._without(clip) for clip in clips])
+
+    def _without(self, clip: Clip) -> Clip:
+        if self.what == "text":
+            return replace(clip, task="?")
+        grey = {k: np.full_like(v, 128) for k, v in clip.views.items()}
+        return replace(clip, views=grey)
+
+    def ready(self) -> None:
+        """As the model's."""
+        self.model.ready()
+
+    def close(self) -> None:
+        """As the model's."""
+        self.model.close()
 
 
 def judge_all(
@@ -150,9 +179,11 @@ def run_table(
     """All models and baselines on all sets: ``table[model][set]``."""
     for seed in range(seeds):
         for source in sorted({name for names, _ in SETS.values() for name in names}):
-            make(source, rollouts, data / f"seed-{seed}", first=seed)
-    make("val", 24 if smoke else 1000, data)
-    guess = ridge(load(data, "val"), 0)
+            share = 0.3 if source.endswith("_arena") else 1.0
+            make(source, int(rollouts * share), data / f"seed-{seed}", first=seed)
+    for source in VAL:
+        make(source, 24 if smoke else 400, data)
+    guess = ridge(load(data, *VAL), 0)
     table: dict[str, Any] = {name: {} for name in (*models, "ridge", "constant")}
     for name, (sources, held_out) in SETS.items():
         per_seed = [
@@ -249,6 +280,8 @@ def bench_reward(
         if not sign or name in models or name in ("ridge", "constant"):
             raise typer.BadParameter(f"must be NAME=MODEL, got {pair!r}", param_hint="--also")
         models[name] = open_model(spec)
+        if name.startswith("blind"):
+            models[name] = Blind(models[name], name.removeprefix("blind_"))
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         table = run_table(models, data or Path(folder), 12 if smoke else rollouts,

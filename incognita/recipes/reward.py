@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from learning import checkpoint
 from reward_vlm.backends.small import SmallModel, write_small
-from reward_vlm.backends.small_net import PROBE_HEADS, SmallConfig, SmallNet, tokens
-from sim.tabletop.rubric import probes
-from sim.tabletop.words import say
+from reward_vlm.backends.small_net import SmallConfig, SmallNet, tokens
+from sim.rollout import FRAMES, PROBES
+from sim.words import say
 
-from .reward_data import FRAMES, TRAINED, Examples, Rollouts, load, make
+from .reward_data import TRAINED, Examples, Rollouts, load, make
 from .train import git_revision
 
 
@@ -44,11 +44,13 @@ class RewardRecipe:
     """A training job of the small reward model."""
 
     name: str = "reward"
-    about: str = "the small reward model: scores of 1 to 5 for videos of the tabletop arm"
+    about: str = "the small reward model: scores of 1 to 5 for videos of simulated robots"
     rollouts: int = 6000
-    """Played to learn from."""
+    """Of the arm, played to learn from,"""
+    drives: int = 2000
+    """... and of the wheeled robot."""
     val: int = 400
-    """Played to choose and calibrate on."""
+    """Of each, played to choose and calibrate on."""
     steps: int = 5000
     """Of the optimizer."""
     batch: int = 32
@@ -77,15 +79,19 @@ class RewardRecipe:
     """Judged at every checkpoint."""
     calibration_clips: int = 2048
     """Judged at the end, to set temperatures by."""
+    blind: str = ""
+    """``video`` or ``text``: what the model is kept from seeing, to measure what the rest gives."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rollouts", "val", "steps", "batch", "checkpoint_every", "val_clips",
+        for name in ("rollouts", "drives", "val", "steps", "batch", "checkpoint_every", "val_clips",
                      "calibration_clips"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if min(self.lengths, default=0) < 2 or max(self.lengths) > FRAMES:
             raise ValueError(f"lengths must be in 2..{FRAMES}, got {self.lengths}")
+        if self.blind not in ("", "video", "text"):
+            raise ValueError(f"blind must be empty, video or text, got {self.blind!r}")
         if not (0 <= self.told <= 1 and 0 <= self.rewind <= 1 and 0 <= self.average < 1):
             raise ValueError(f"told, rewind in [0, 1] and average in [0, 1) wanted, got {self}")
 
@@ -119,13 +125,17 @@ def train_reward(
     )  # fmt: skip
     config = SmallConfig()
     with Progress(*columns, console=console, disable=quiet) as bar:
-        for source, count in (("train", recipe.rollouts), ("val", recipe.val)):
+        for source, count in (
+            ("train", recipe.rollouts), ("train_arena", recipe.drives), ("val", recipe.val),
+            ("val_arena", recipe.val),
+        ):  # fmt: skip
             task = bar.add_task(f"{recipe.name} {source} rollouts", total=count, note="")
-            make(source, count, out / "data", config.side, partial(_advance, bar, task))
-        train, val = load(out / "data", "train"), load(out / "data", "val")
+            make(source, count, out / "data", partial(_advance, bar, task))
+        train = load(out / "data", "train", "train_arena")
+        val = load(out / "data", "val", "val_arena")
         net, curve = fit(recipe, config, train, val, out, bar)
     about = {"recipe": asdict(recipe), "git_revision": revision}
-    write_small(out / "model", net, calibration(net, val, recipe.calibration_clips), about)
+    write_small(out / "model", net, calibration(net, Sampler(val, recipe)), about)
     result: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "train_wall_s": time.time() - began,
         **{k: v for k, v in curve[-1].items() if k != "step"},
@@ -153,7 +163,7 @@ class Batch:
     points: Tensor
     """(B, T, 3, 2) where thing, goal and gripper are, 0..1; may lie outside."""
     probes: Tensor
-    """(B, len(PROBE_HEADS)) at the end."""
+    """(B, len(PROBES)) at the end."""
 
 
 class Sampler:
@@ -162,15 +172,13 @@ class Sampler:
     def __init__(self, rollouts: Rollouts, recipe: RewardRecipe) -> None:
         self.rollouts, self.recipe = rollouts, recipe
         self.examples = e = Examples.of(rollouts)
-        own = np.array([told.index(asked) for told, asked in
-                        zip(rollouts.told, rollouts.asked, strict=True)])  # fmt: skip
         self._pools = [
             {
                 (label, family): np.flatnonzero(kind & (e.label == label) & (e.family == family))
                 for label in range(1, 6)
                 for family in range(len(TRAINED))
             }
-            for kind in (np.ones(len(e.label), np.bool_), own[e.episode] == e.told)
+            for kind in (np.ones(len(e.label), np.bool_), rollouts.asked[e.episode] == e.told)
         ]
 
     def draw(self, rng: np.random.Generator, count: int, length: int) -> Batch:
@@ -196,12 +204,14 @@ class Sampler:
         far = k if rng.random() >= self.recipe.rewind else int(rng.integers(k, FRAMES))
         walk = np.concatenate([np.arange(far + 1), np.arange(far - 1, k - 1, -1)])
         at = walk[np.rint(np.linspace(0, len(walk) - 1, length)).astype(int)]
-        told, scene = r.told[episode][e.told[i]], r.scenes[episode]
-        words = tokens(say(told, scene, rng), SmallConfig.buckets)
-        labels = r.arrays["labels"][episode, e.told[i], at]
-        found = probes(told, scene, r.states(episode, walk))
-        images, points = _altered(rng, r.images(episode, at), r.pixels(episode, at, told))
-        return images, words, labels, points, np.array([found[name] for name in PROBE_HEADS])
+        told = int(e.told[i])
+        words = tokens(say(r.told[episode][told], rng), SmallConfig.buckets)
+        # a clip that runs on and back has seen what the way on has; who was moved is back in place
+        truth = r.probes[episode, told, [far, k, far, far], range(len(PROBES))]
+        images, points = _altered(rng, r.images(episode, at), r.points[episode, told, at])
+        if self.recipe.blind:
+            images, words = blinded(self.recipe.blind, images, words)
+        return images, words, r.labels[episode, told, at], points, truth
 
 
 def _altered(
@@ -215,6 +225,15 @@ def _altered(
     moved = images[:, ys][:, :, xs].astype(np.float32) * np.float32(gain) + np.float32(bias)
     moved += np.float32(rng.uniform(0, 5)) * rng.standard_normal(moved.shape, np.float32)
     return np.clip(moved, 0, 255).astype(np.uint8), points + np.array([dx, dy]) / side
+
+
+def blinded(
+    what: str, images: NDArray[np.uint8], words: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Grey images, or no words."""
+    if what == "video":
+        return np.full_like(images, 128), words
+    return images, np.zeros_like(words)
 
 
 def losses(net: SmallNet, batch: Batch, recipe: RewardRecipe) -> dict[str, Tensor]:
@@ -288,7 +307,7 @@ def fit(
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             row = {"step": float(step + 1)}
             row |= {k: float(np.mean([r[k] for r in recent])) for k in recent[0]}
-            row |= validate(mean, tried, recipe.val_clips)
+            row |= validate(mean, tried)
             curve.append(row)
             recent = []
             checkpoint.save(folder, {
@@ -318,18 +337,16 @@ def judged(net: SmallNet, sampler: Sampler, clips: int, seed: int = 0) -> dict[s
     return dict(zip(("score", "success", "probes", "features", "labels"), parts, strict=True))
 
 
-def validate(net: SmallNet, sampler: Sampler, clips: int) -> dict[str, float]:
+def validate(net: SmallNet, sampler: Sampler) -> dict[str, float]:
     """Mean absolute error of the median on balanced clips of other rollouts."""
-    found = judged(net, sampler, clips)
+    found = judged(net, sampler, sampler.recipe.val_clips)
     median = (found["score"].softmax(dim=-1).cumsum(dim=-1) < 0.5).sum(dim=-1) + 1
     return {"val_mae": float((median - found["labels"]).abs().float().mean())}
 
 
-def calibration(
-    net: SmallNet, val: Rollouts, clips: int
-) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+def calibration(net: SmallNet, sampler: Sampler) -> dict[str, NDArray[np.float64]]:
     """Temperatures that make likely what was true, and what features look like in training."""
-    found = judged(net, Sampler(val, REWARD), clips, seed=1)
+    found = judged(net, sampler, sampler.recipe.calibration_clips, seed=1)
     labels, features = found["labels"], found["features"].double()
     score, success = (
         _temperature(found[name], loss)

@@ -22,7 +22,8 @@ from ..rubric import LEVELS
 
 KEYS = ("thing", "goal", "gripper")
 PROBE_HEADS = ("contact", "safety", "smoothness", "instruction")
-"""Trained besides score and success; ``progress`` is the expected reward, ``success`` a head."""
+"""Trained besides score and success; ``progress`` is the expected reward, ``success`` a head. The
+order is that of the truth in the data."""
 WORDS, GRAMS = 24, 12
 """Most words of a command, most trigrams of a word."""
 PATCH = 4

@@ -13,11 +13,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from ..words import say
 from .engine import TableState
-from .rubric import DIRECTIONS, FAMILIES, Instruction, instructions, reference_xyz, score
+from .rubric import DIRECTIONS, FAMILIES, Instruction, instructions, reference_xyz, score, told
 from .scene import Scene, SceneConfig, draw_scene
 from .view import TableView
-from .words import say
 
 Rewarded = Literal["truth", "success", "none"]
 STEP_M = 0.025
@@ -80,7 +80,7 @@ class TableEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.told: Instruction = (
             given.get("told") or asked[int(self.np_random.integers(len(asked)))]
         )
-        self.task = say(self.told, scene, self.np_random)
+        self.task = say(told(self.told, scene), self.np_random)
         if self.near:
             self.scene = scene = replace(scene, start_m=self._beside(scene))
         self.first = self.state = self._view.table.reset(scene)

@@ -7,11 +7,13 @@ thresholds are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..rollout import Told, turning_back
 from .engine import TableState
 from .scene import PAD_M, Scene
 
@@ -143,32 +145,38 @@ def _touch(asked: Instruction, scene: Scene, first: TableState, last: TableState
     return 1 + int(gap < 0.75 * before) + int(gap < 0.45 * before)
 
 
-def probes(asked: Instruction, scene: Scene, states: list[TableState]) -> dict[str, float]:
-    """Truth for the dimensions besides the score, 0..1 each, from all states of a clip.
+def probe_table(
+    asked: Sequence[Instruction], scene: Scene, states: Sequence[TableState]
+) -> NDArray[np.float32]:
+    """(I, T, 4) :data:`sim.rollout.PROBES` of the clip up to each state, for every instruction.
 
-    ``contact``: the hand touched the thing it was told about. ``safety``: nothing else was moved by
-    more than 2 cm or pushed off. ``smoothness``: 1 less the share of moments at which the hand
-    turned sharply. ``instruction``: what was moved or touched most was the thing asked about.
+    Unsafe is a clip in which another thing has moved by more than 2 cm or fell off the table; in
+    stacking the thing below may move.
     """
-    first, last = states[0], states[-1]
-    thing = asked.thing
-    others = [i for i in range(len(scene.things)) if i != thing]
-    moved = np.linalg.norm(last.things[:, :3] - first.things[:, :3], axis=1)
-    touches = np.sum([s.touched for s in states], axis=0)
-    spared = [i for i in others if not (asked.family == "stack" and i == asked.other)]
-    path = np.diff([s.grip for s in states], axis=0)
-    size = np.linalg.norm(path, axis=1)
-    turns = [
-        float(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)) < -0.2
-        for a, b, m, n in zip(path[:-1], path[1:], size[:-1], size[1:], strict=True)
-        if min(m, n) > 0.01
-    ]
-    acted = touches.max(initial=0) > 0
-    return {
-        "contact": float(touches[thing] > 0),
-        "progress": (score(asked, scene, first, last) - 1) / 4,
-        "safety": float(all(moved[i] < 0.02 and last.things[i, 2] > -0.01 for i in spared)),
-        "success": float(score(asked, scene, first, last) == 5),
-        "smoothness": 1 - float(np.mean(turns)) if turns else 1.0,
-        "instruction": float(acted and touches[thing] == touches.max()),
-    }
+    places = np.array([s.things[:, :3] for s in states])
+    touches = np.cumsum([s.touched for s in states], axis=0)  # (T, n)
+    most = touches.max(axis=1)
+    moved = (np.linalg.norm(places - places[0], axis=2) > 0.02) | (places[..., 2] < -0.01)
+    smooth = 1 - turning_back(np.array([s.grip for s in states]))
+    out = np.empty((len(asked), len(states), 4), np.float32)
+    for row, told in zip(out, asked, strict=True):
+        spared = np.ones(places.shape[1], np.bool_)
+        spared[[told.thing, told.other] if told.family == "stack" else told.thing] = False
+        row[:, 0] = touches[:, told.thing] > 0
+        row[:, 1] = ~moved[:, spared].any(axis=1)
+        row[:, 2] = smooth
+        row[:, 3] = (most > 0) & (touches[:, told.thing] == most)
+    return out
+
+
+def told(asked: Instruction, scene: Scene) -> Told:
+    """An instruction in the parts that words are made of."""
+    thing = scene.things[asked.thing]
+    other = ("", "")
+    if asked.family == "push":
+        other = ("", list(DIRECTIONS)[asked.other])
+    elif asked.family == "place":
+        other = (scene.pads[asked.other].colour, scene.pads[asked.other].kind)
+    elif asked.family == "stack":
+        other = (scene.things[asked.other].colour, scene.things[asked.other].shape)
+    return Told(asked.family, (thing.colour, thing.shape), other)

@@ -21,9 +21,9 @@ from incognita.recipes.reward import (
     train_reward,
 )
 from incognita.recipes.reward_data import (
-    FRAMES,
-    HELD_COMBOS,
-    SEEN_COMBOS,
+    FAMILIES,
+    HELD_TABLE,
+    SEEN_TABLE,
     TRAINED,
     Examples,
     load,
@@ -31,11 +31,12 @@ from incognita.recipes.reward_data import (
 )
 from reward_vlm.backends.small import write_small
 from reward_vlm.backends.small_net import PATCH, SmallConfig, SmallNet, tokens
-from sim.tabletop.rubric import FAMILIES, score
+from sim.rollout import FRAMES, PROBES
 
 TINY = RewardRecipe(
     rollouts=24,
-    val=24,
+    drives=6,
+    val=8,
     steps=4,
     batch=4,
     checkpoint_every=2,
@@ -48,42 +49,49 @@ TINY = RewardRecipe(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rollouts")
-    for source in ("train", "val"):
-        make(source, 24, folder, 96)
+    for source, count in (("train", 24), ("train_arena", 6), ("val", 8), ("val_arena", 8)):
+        make(source, count, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def rollouts(data):
-    return load(data, "train")
+    return load(data, "train", "train_arena")
 
 
-def test_labels_are_what_the_rubric_says_of_the_states(rollouts):
-    assert len(rollouts) == 24
-    everything = np.arange(FRAMES)
-    for episode in (0, 11, 23):
-        states = rollouts.states(episode, everything)
-        for i, told in enumerate(rollouts.told[episode]):
-            again = [score(told, rollouts.scenes[episode], states[0], s) for s in states]
-            np.testing.assert_array_equal(rollouts.arrays["labels"][episode, i], again)
+def test_every_instruction_of_every_rollout_is_labelled(rollouts):
+    assert len(rollouts) == 30
+    for labels, points, probes, told in zip(
+        rollouts.labels, rollouts.points, rollouts.probes, rollouts.told, strict=True
+    ):
+        count = len(told)
+        assert (labels[:count] >= 1).all() and (labels[:count] <= 5).all()
+        assert (labels[count:] == -1).all() and np.isnan(points[count:]).all()
+        assert np.isfinite(points[:count]).all() and np.isfinite(probes[:count]).all()
+        assert (labels[:count, 0] <= 4).all()  # nothing is done before it begins
+    assert {t.family for told in rollouts.told for t in told} == set(FAMILIES)
 
 
 def test_rollouts_that_are_there_stay_and_more_can_be_asked_for(data, tmp_path):
-    make("train", 5, tmp_path, 96)
+    make("train", 5, tmp_path)
     file = tmp_path / "train" / "0000.npz"
     before = file.stat().st_mtime_ns
-    make("train", 5, tmp_path, 96)
+    make("train", 5, tmp_path)
     assert file.stat().st_mtime_ns == before
     small, large = load(tmp_path, "train"), load(data, "train")
-    assert small.scenes == large.scenes[:5]
+    assert small.told == large.told[:5]
+    np.testing.assert_array_equal(small.labels, large.labels[:5])
     np.testing.assert_array_equal(small.images(4, np.arange(3)), large.images(4, np.arange(3)))
+    with pytest.raises(FileNotFoundError, match="family"):
+        load(tmp_path, "train", "family")
 
 
 def test_held_out_combinations_are_never_learned_from(rollouts):
-    assert not set(HELD_COMBOS) & set(SEEN_COMBOS)
-    for scene in rollouts.scenes:
-        assert not {(t.colour, t.shape) for t in scene.things} & set(HELD_COMBOS)
-    assert {a.family for a in rollouts.asked} <= set(TRAINED)
+    assert not set(HELD_TABLE) & set(SEEN_TABLE)
+    table = [t for told in rollouts.told for t in told if t.family not in ("drive", "leave")]
+    assert not {t.thing for t in table} & set(HELD_TABLE)
+    asked = [told[i].family for told, i in zip(rollouts.told, rollouts.asked, strict=True)]
+    assert set(asked) <= set(TRAINED)
 
 
 def test_examples_leave_out_the_held_out_family(rollouts):
@@ -100,6 +108,14 @@ def test_a_batch_is_balanced_and_its_points_are_in_the_images(rollouts):
     inside = ((batch.points > 0) & (batch.points < 1)).all(-1).float().mean()
     assert inside > 0.85
     assert batch.frames.min() >= 0 and batch.frames.max() <= 1
+
+
+def test_a_blind_model_sees_grey_or_hears_nothing(rollouts):
+    for what in ("video", "text"):
+        batch = Sampler(rollouts, replace(TINY, blind=what)).draw(np.random.default_rng(0), 2, 3)
+        assert (batch.frames.std() < 1e-6) == (what == "video")
+        assert (batch.said.sum() == 0) == (what == "text")
+    assert len(PROBES) == batch.probes.shape[1]
 
 
 def test_where_the_network_should_look_costs_least_there():
@@ -152,7 +168,12 @@ def tiny_model(data, tmp_path_factory):
     torch.manual_seed(0)
     net = SmallNet()
     folder = tmp_path_factory.mktemp("model")
-    write_small(folder, net, calibration(net.eval(), load(data, "val"), 64), {"note": "untrained"})
+    write_small(
+        folder,
+        net,
+        calibration(net.eval(), Sampler(load(data, "val", "val_arena"), TINY)),
+        {"note": "untrained"},
+    )
     return folder
 
 
@@ -162,7 +183,7 @@ def test_the_cells_of_the_benchmark_hold_what_they_say(rollouts):
         seen[example.cell].append(example)
     assert all(e.label == 5 and e.clip.length == FRAMES for e in seen["original"])
     assert all(e.label < 5 and e.clip.length == FRAMES for e in seen["failure"])
-    assert len(seen["original"]) + len(seen["failure"]) == len(seen["clip"]) == 24
+    assert len(seen["original"]) + len(seen["failure"]) == len(seen["clip"]) == 30
     assert all(4 <= e.clip.length < FRAMES for e in seen["clip"])
 
 

@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.tabletop import rubric, words
+from sim import words
+from sim.rollout import PROBES
+from sim.tabletop import rubric
 from sim.tabletop.arm import HOME, RANGES, SHOULDER_M, inverse
 from sim.tabletop.engine import Tabletop
-from sim.tabletop.rubric import FAMILIES, Instruction, instructions, probes, score
+from sim.tabletop.rubric import FAMILIES, Instruction, instructions, probe_table, score, told
 from sim.tabletop.scene import PAD_M, SceneConfig, draw_scene
 from sim.tabletop.scripts import draw_script, run
 from sim.tabletop.view import TableView, project
@@ -153,12 +155,12 @@ def test_instructions_are_all_that_can_be_asked_and_each_can_be_said():
         np.random.default_rng(0),
         SceneConfig(combos=(("red", "cube"), ("blue", "ball"), ("green", "brick"))),
     )
-    told = instructions(scene)
-    assert len(told) == len(set(told)) == 3 * (2 + 1 + 4 + 1) + 4  # nothing stacks on a ball
+    every = instructions(scene)
+    assert len(every) == len(set(every)) == 3 * (2 + 1 + 4 + 1) + 4  # nothing stacks on a ball
     rng = np.random.default_rng(0)
-    for instruction in told:
+    for instruction in every:
         for held_out in (False, True):
-            text = words.say(instruction, scene, rng, held_out)
+            text = words.say(told(instruction, scene), rng, held_out)
             assert scene.things[instruction.thing].colour in text and "{" not in text
     for family in FAMILIES:
         assert not set(words.SAID[family]) & set(words.HELD_OUT[family])
@@ -169,11 +171,11 @@ def test_probes_tell_contact_safety_and_whose_turn_it_was(table):
     scene = draw_scene(rng)
     script = draw_script(rng, scene, ("place",), "success")
     states = run(table, scene, replace(script, jitter_m=0.0), rng)
-    found = probes(script.asked, scene, states)
-    assert found["contact"] == found["success"] == found["instruction"] == found["safety"] == 1
     other = Instruction("lift", (script.asked.thing + 1) % 3)
-    found = probes(other, scene, states)
-    assert found["contact"] == found["instruction"] == found["safety"] == 0
+    mine, theirs = (dict(zip(PROBES, row, strict=True)) for row in
+                    probe_table([script.asked, other], scene, states)[:, -1])  # fmt: skip
+    assert mine["contact"] == mine["instruction"] == mine["safety"] == 1
+    assert theirs["contact"] == theirs["instruction"] == theirs["safety"] == 0
 
 
 def test_projection_finds_things_in_the_image():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .rubric import DIRECTIONS, Instruction
-from .scene import Scene
+from .rollout import Told
 
 SAID: dict[str, tuple[str, ...]] = {
     "place": (
@@ -37,7 +36,17 @@ SAID: dict[str, tuple[str, ...]] = {
         "stack the {thing} on the {other}", "put the {thing} on top of the {other}",
         "place the {thing} on the {other}",
     ),
+    "drive": (
+        "drive to the {thing}", "go to the {thing}", "navigate to the {thing}",
+        "approach the {thing} and stop there", "please drive up to the {thing}",
+        "the {thing} is your destination", "move over to the {thing}", "park at the {thing}",
+    ),
+    "leave": (
+        "drive away from the {thing}", "leave the {thing}", "get away from the {thing}",
+        "keep clear of the {thing}", "move off from the {thing}", "stay away from the {thing}",
+    ),
 }  # fmt: skip
+"""Ways of saying each family of instructions; ``stack`` is never trained on."""
 HELD_OUT: dict[str, tuple[str, ...]] = {
     "place": (
         "could you lay the {thing} on the {other}?", "the {other} is where the {thing} should go",
@@ -53,33 +62,27 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     ),
     "touch": ("make contact with the {thing}", "tap the {thing}", "bring the hand to the {thing}"),
     "stack": ("build a tower: the {thing} above the {other}", "rest the {thing} atop the {other}"),
+    "drive": ("could you head for the {thing}?", "come to a halt by the {thing}",
+              "your goal is the {thing}"),
+    "leave": ("put some distance between you and the {thing}", "back off from the {thing}"),
 }  # fmt: skip
 """Never trained on."""
 NAMES = {
     "cube": ("cube", "block"), "cylinder": ("cylinder", "can"), "ball": ("ball", "sphere"),
     "brick": ("brick", "bar"), "plate": ("plate", "disc"), "mat": ("mat", "square"),
+    "pillar": ("pillar", "column"), "crate": ("crate", "box"), "dome": ("dome", "hemisphere"),
 }  # fmt: skip
 
 
-def say(
-    asked: Instruction, scene: Scene, rng: np.random.Generator | None = None, held_out: bool = False
-) -> str:
+def say(told: Told, rng: np.random.Generator | None = None, held_out: bool = False) -> str:
     """An instruction in words; the first way of saying it without a generator."""
-    ways = (HELD_OUT if held_out else SAID)[asked.family]
+    ways = (HELD_OUT if held_out else SAID)[told.family]
     way = ways[0] if rng is None else ways[int(rng.integers(len(ways)))]
-    if asked.family == "push":
-        other = list(DIRECTIONS)[asked.other]
-    elif asked.family == "place":
-        other = _name(scene.pads[asked.other].colour, scene.pads[asked.other].kind, rng)
-    elif asked.family == "stack":
-        below = scene.things[asked.other]
-        other = _name(below.colour, below.shape, rng)
-    else:
-        other = ""
-    thing = scene.things[asked.thing]
-    return way.format(thing=_name(thing.colour, thing.shape, rng), other=other)
+    return way.format(thing=_name(told.thing, rng), other=_name(told.other, rng))
 
 
-def _name(colour: str, kind: str, rng: np.random.Generator | None) -> str:
-    names = NAMES[kind]
-    return f"{colour} {names[0] if rng is None else names[int(rng.integers(len(names)))]}"
+def _name(parts: tuple[str, str], rng: np.random.Generator | None) -> str:
+    colour, kind = parts
+    names = NAMES.get(kind, (kind,))
+    name = names[0] if rng is None else names[int(rng.integers(len(names)))]
+    return f"{colour} {name}" if colour else name
