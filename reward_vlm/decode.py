@@ -277,7 +277,8 @@ def _decoded(
             if (frame.width, frame.height) != size:
                 raise MediaError(422, "size_changes", "its frames are not of one size")
             if count in keep.wanted:
-                keep.offer(count, to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray())
+                rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                keep.offer(count, np.asarray(rgb, np.uint8))
             count += 1
             if count > total:
                 break

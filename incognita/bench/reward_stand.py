@@ -230,6 +230,14 @@ class Stand:
         """Resident bytes of the service and its children."""
         return sum(_rss(pid) for pid in family(self.process.pid))
 
+    def cpu_s(self) -> float:
+        """Processor seconds of the service and its children so far."""
+        ticks = 0
+        for pid in family(self.process.pid):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
 
 def family(pid: int) -> list[int]:
     """A process and all below it."""

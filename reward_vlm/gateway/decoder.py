@@ -166,10 +166,7 @@ class DecoderPool:
         except BaseException:
             child.kill()
             raise
-        if self._closed:
-            child.kill()
-        else:
-            self._idle.put_nowait(child)
+        self._put_back(child)
 
     async def decode(
         self, kind: Kind, data: bytes, sampling: Sampling, fps: float | None
@@ -184,7 +181,7 @@ class DecoderPool:
             async with asyncio.timeout(self.limits.wall_s):
                 found = await child.decode(kind, data, sampling, fps)
         except MediaError:
-            self._idle.put_nowait(child)
+            self._put_back(child)
             raise
         except TimeoutError:
             self._replace(child, "too late")
@@ -196,8 +193,14 @@ class DecoderPool:
         except Exception as error:  # whatever it is: the child is not to be trusted any more
             self._replace(child, f"{type(error).__name__}")
             raise MediaError(422, "decode_failed", "the file cannot be decoded") from None
-        self._idle.put_nowait(child)
+        self._put_back(child)
         return found
+
+    def _put_back(self, child: _Child) -> None:
+        if self._closed:
+            child.kill()
+        else:
+            self._idle.put_nowait(child)
 
     def _replace(self, child: _Child, why: str) -> None:
         child.kill()

@@ -3,8 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -16,6 +14,8 @@ import websockets.sync.client
 
 from incognita.bench.hostile_media import GOOD, multipart
 from incognita.bench.reward_stand import clip_frames, npz, standing
+from incognita.serve import serve
+from reward_vlm.gateway.auth import Keys
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +161,11 @@ def test_a_hung_model_does_not_hold_up_the_exit():
         assert found[0].status_code == 503 and found[0].json()["code"] == "draining"
 
 
-def test_a_key_is_made_and_shown_once(tmp_path):
+def test_a_key_is_made_and_shown_once(tmp_path, capsys):
     file = tmp_path / "keys.json"
-    line = [sys.executable, "-m", "incognita.cli", "serve", "--keys", str(file)]
-    run = subprocess.run([*line, "--new-key", "arm"], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0 and run.stdout.startswith("rvk_"), run.stderr
-    assert run.stdout.strip() not in file.read_text()
-    again = subprocess.run([*line, "--new-key", "arm"], capture_output=True, text=True, timeout=60)
-    assert again.returncode == 2 and "must be new" in again.stderr
+    serve(keys=file, new_key="arm")
+    key = capsys.readouterr().out.strip()
+    assert key.startswith("rvk_") and key not in file.read_text()
+    assert Keys.load(file).name_of(f"Bearer {key}") == "arm"
+    with pytest.raises(ValueError, match="must be new"):
+        serve(keys=file, new_key="arm")

@@ -392,6 +392,13 @@ def test_the_description_is_openapi_3_1_and_names_every_error(bench):
     assert "views" in spec["components"]["schemas"]["RewardRequest"]["properties"]
 
 
+@pytest.mark.parametrize("route", ["/v1/rewards", "/v1/rewards:batch", "/v1/preferences"])
+def test_the_example_in_the_description_is_answered(bench, route):
+    body = bench.client.get("/openapi.json").json()["paths"][route]["post"]["requestBody"]
+    response = bench.client.post(route, json=body["content"]["application/json"]["example"])
+    assert response.status_code == 200 and 'problem":{' not in response.text
+
+
 def test_an_unknown_route_or_method_is_a_problem_too(bench):
     assert is_problem(bench.client.get("/v2/rewards"), 404, "no_such_route")
     assert is_problem(bench.client.get("/v1/rewards"), 405, "method_not_allowed")
