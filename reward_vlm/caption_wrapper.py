@@ -26,7 +26,7 @@ class CaptionRewardWrapper(VecEnvWrapper):
     >>> oni = OniReward(ask_the_language_model, venv.num_envs)
     >>> PPO("MlpPolicy", CaptionRewardWrapper(venv, oni, extrinsic=10.0)).learn(1_000_000)
 
-    Infos gain ``reward_extrinsic`` and ``reward_caption``; ``metrics`` are those of the last update.
+    Infos gain ``reward_extrinsic`` and ``reward_caption``; ``metrics`` holds the newest update's.
 
     Args:
         oni: built for the number of environments.
