@@ -163,3 +163,40 @@ def test_a_file_that_is_no_sidecar_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="notes.txt:1 is no score"):
         write_scores(file, [])
     assert file.read_text() == "mine\n"
+
+
+@pytest.mark.slow
+def test_a_model_in_this_process_scores_as_incognita_serve_does(run, root, tmp_path):
+    import torch
+
+    from reward_vlm.backends.small import write_small
+    from reward_vlm.backends.small_net import SmallConfig, SmallNet
+
+    width = SmallConfig().width
+    torch.manual_seed(0)
+    plain = {"temperature": np.ones(2), "centre": np.zeros(width), "whiten": np.eye(width),
+             "quantiles": np.linspace(5, 20, 201)}  # fmt: skip
+    write_small(tmp_path / "model", SmallNet(), plain, {"note": "untrained"})
+    record(tmp_path / "e", [0.2, 0.9], steps=30)
+    spec = f"small:{tmp_path / 'model'}"
+    line = ["serve", "--port", "0", "--keys", tmp_path / "keys.json", "--model", spec]
+    line = [sys.executable, "-m", "incognita.cli", *map(str, line)]
+    process = subprocess.Popen(line, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        key = process.stdout.readline().decode().split()[-1]
+        url = process.stdout.readline().decode().split()[-1]
+        code, served, _ = run(tmp_path / "e", url=url, key=key)
+        assert code == 0 and served["new"] == 2 and served["model"] == "small"
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+    code, again, _ = run(tmp_path / "e", "--local", spec)
+    assert code == 0 and (again["known"], again["new"]) == (2, 0)  # it is the same model
+    code, local, _ = run(tmp_path / "e", "--local", spec, "--scores", tmp_path / "local.jsonl")
+    assert code == 0 and local["new"] == 2
+    there, here = read_scores(sidecar(tmp_path / "e")), read_scores(tmp_path / "local.jsonl")
+    for a, b in zip(there, here, strict=True):
+        np.testing.assert_allclose(a["probs"], b["probs"], atol=1e-5)
+        np.testing.assert_allclose(a["progress"], b["progress"], atol=1e-5)
+        assert a["frame_indices"] == b["frame_indices"] and a["probes"] == b["probes"]
