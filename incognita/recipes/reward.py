@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from learning import checkpoint
 from reward_vlm.backends.small import SmallModel, write_small
-from reward_vlm.backends.small_net import SmallConfig, SmallNet, tokens
+from reward_vlm.backends.small_net import PATCH, Outputs, SmallConfig, SmallNet, tokens
 from sim.rollout import FRAMES, PROBES
 from sim.words import say
 
@@ -69,7 +69,9 @@ class RewardRecipe:
     ranked: float = 2.0
     """Weight of the ranked probability score beside the cross-entropy."""
     look: float = 0.3
-    """Weight of the maps of thing, goal and gripper."""
+    """Weight of the maps of thing, goal and gripper,"""
+    aim: float = 0.1
+    """... of a pixel by which their means are off, and by which the ways between them are."""
     extra: float = 0.2
     """Weight of success and the probes."""
     average: float = 0.998
@@ -253,6 +255,7 @@ def losses(net: SmallNet, batch: Batch, recipe: RewardRecipe) -> dict[str, Tenso
     return {
         "entropy": entropy, "ranked": recipe.ranked * ranked, "success": recipe.extra * done,
         "probes": recipe.extra * probed, "look": recipe.look * _looking(out.maps, batch.points),
+        "aim": recipe.aim * _aiming(out, batch.points),
     }  # fmt: skip
 
 
@@ -265,6 +268,21 @@ def _looking(maps: Tensor, points: Tensor) -> Tensor:
     inside = ((points > 0) & (points < 1)).all(dim=-1)
     cross = -(spot * maps.flatten(-2).log_softmax(dim=-1)).sum(dim=-1)
     return (cross * inside).sum() / inside.sum().clamp(min=1)
+
+
+def _aiming(out: Outputs, points: Tensor) -> Tensor:
+    """Pixels by which points and the ways between them are off, beyond 30 alike."""
+    side = out.maps.shape[-1] * PATCH
+    inside = ((points > 0) & (points < 1)).all(dim=-1)
+    thing, goal, hand = points.unbind(dim=-2)
+    way = torch.cat([goal - thing, thing - hand], dim=-1)
+
+    def off(found: Tensor, true: Tensor) -> Tensor:
+        gap = nn.functional.smooth_l1_loss(side * found, side * true, reduction="none")
+        return gap.sum(dim=-1).clamp(max=30)
+
+    aimed = (off(out.points, points) * inside).sum() / inside.sum().clamp(min=1)
+    return aimed + off(out.way, way).mean()
 
 
 def fit(

@@ -64,6 +64,8 @@ class Outputs(NamedTuple):
     """(B, T, 3, S, S) logits of where thing, goal and gripper are; S = side / 4."""
     points: Tensor
     """(B, T, 3, 2) x, y that the maps mean, 0..1 from the top left."""
+    way: Tensor
+    """(B, T, 4) from the thing to the goal and from the gripper to the thing, x, y in the image."""
     features: Tensor
     """(B, T, width) what the heads see."""
 
@@ -118,7 +120,7 @@ class SmallNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(2, c.width), nn.GELU(), nn.Linear(c.width, c.width))
         self.judge = nn.ModuleList(_layer(c) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.width)
-        self.heads = nn.Linear(c.width, LEVELS + 1 + len(PROBE_HEADS))
+        self.heads = nn.Linear(c.width, LEVELS + 1 + len(PROBE_HEADS) + 4)
 
     def hear(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Commands (B, WORDS, GRAMS) -> (B, width) whole, and (B, 3, width) what to look for."""
@@ -172,8 +174,8 @@ class SmallNet(nn.Module):
         y = self.norm(y)
         out = self.heads(y)
         return Outputs(
-            out[..., :LEVELS], out[..., LEVELS], out[..., LEVELS + 1 :],
-            maps.view(b, t, len(KEYS), side, side), at, y,
+            out[..., :LEVELS], out[..., LEVELS], out[..., LEVELS + 1 : -4],
+            maps.view(b, t, len(KEYS), side, side), at, out[..., -4:], y,
         )  # fmt: skip
 
 
