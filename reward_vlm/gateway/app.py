@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, Header, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -27,21 +23,19 @@ from ..wire import (
     ModelList,
     PreferenceAnswer,
     PreferenceRequest,
-    Problem,
     RewardAnswer,
     RewardRequest,
 )
 from .auth import Keys
 from .limits import Call, Gate
-from .problems import PROBLEM_JSON, Refused, invalid, refusal
+from .openapi import body_of, openapi, problems
+from .problems import Refused, invalid, refusal
 from .requests import Body, File, inline, parse, read_body
 from .service import Service
 from .streams import Streams
 
 VIEW = re.compile(r"[A-Za-z0-9_-]{1,32}")
 IDEMPOTENCY_KEY = r"^[!-~]{1,200}$"
-_REF = "#/components/schemas/"
-_BODIES = (RewardRequest, BatchRequest, PreferenceRequest)
 _STATUSES = (400, 401, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 
 
@@ -58,20 +52,21 @@ def create_app(service: Service, keys: Keys) -> Gate:
 
     app = FastAPI(
         title="Incognita reward service", version="1", lifespan=lifespan, docs_url=None,
-        redoc_url=None, responses=_problems(401, 500, 503),
+        redoc_url=None, responses=problems(401, 500, 503),
     )  # fmt: skip
     app.exception_handler(Refused)(_refused)
     app.exception_handler(RequestValidationError)(_refused)
     app.exception_handler(HTTPException)(_refused)
     app.exception_handler(ClientDisconnect)(_refused)
     app.exception_handler(Exception)(_refused)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign]
     gate = Gate(
         app, settings=service.settings, keys=keys, metrics=service.metrics,
         draining=lambda: service.draining,
     )  # fmt: skip
     _operations(app, service)
     _rewards(app, service)
+    _comparisons(app, service)
     return gate
 
 
@@ -102,12 +97,12 @@ def _operations(app: FastAPI, service: Service) -> None:
 
 
 def _rewards(app: FastAPI, service: Service) -> None:
-    """Routes for whoever wants rewards."""
+    """Routes that judge clips."""
     limit = service.settings.body_bytes
 
     @app.post(
         "/v1/rewards", summary="Judge one clip.", response_model=RewardAnswer,
-        responses=_problems(*_STATUSES), openapi_extra=_body(RewardRequest, ""),
+        responses=problems(*_STATUSES), openapi_extra=body_of(RewardRequest, ""),
     )  # fmt: skip
     async def rewards(request: Request, idempotency_key: _Key = None) -> Response:
         call = _call(request, service)
@@ -122,8 +117,8 @@ def _rewards(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/rewards:batch", summary="Judge several clips, each on its own.",
-        response_model=BatchAnswer, responses=_problems(*_STATUSES),
-        openapi_extra=_body(BatchRequest, None),
+        response_model=BatchAnswer, responses=problems(*_STATUSES),
+        openapi_extra=body_of(BatchRequest, None),
     )  # fmt: skip
     async def batch(request: Request, idempotency_key: _Key = None) -> Response:
         call = _call(request, service)
@@ -145,10 +140,15 @@ def _rewards(app: FastAPI, service: Service) -> None:
 
         return await _answered(service, request, body, idempotency_key, make)
 
+
+def _comparisons(app: FastAPI, service: Service) -> None:
+    """Routes that compare clips, or judge them as they grow."""
+    limit = service.settings.body_bytes
+
     @app.post(
         "/v1/preferences", summary="Which of two clips did better?",
-        response_model=PreferenceAnswer, responses=_problems(*_STATUSES),
-        openapi_extra=_body(PreferenceRequest, "first. or second."),
+        response_model=PreferenceAnswer, responses=problems(*_STATUSES),
+        openapi_extra=body_of(PreferenceRequest, "first. or second."),
     )  # fmt: skip
     async def preferences(request: Request, idempotency_key: _Key = None) -> Response:
         call = _call(request, service)
@@ -255,61 +255,3 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Refused(408, "client_gone", "the client went away").response(id)
     return refusal(error).response(id)
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM_JSON: {"schema": {"$ref": f"{_REF}Problem"}}}
-    return {status: {"description": "A problem", "content": content} for status in statuses}
-
-
-def _body(model: type[BaseModel], parts: str | None) -> dict[str, Any]:
-    """Request body of a route for OpenAPI: JSON, and multipart if ``parts`` is not None."""
-    ref = {"$ref": f"{_REF}{model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": ref, "example": _example(model)}}
-    if parts is not None:
-        file = {"type": "string", "contentMediaType": "video/mp4", "format": "binary"}
-        content["multipart/form-data"] = {
-            "schema": {
-                "type": "object",
-                "description": f"Files are named {parts}VIEW: video/mp4 or application/x-npz.",
-                "properties": {"request": ref, f"{parts.split()[0] if parts else ''}front": file},
-                "required": ["request"],
-                "additionalProperties": file,
-            },
-            "encoding": {"request": {"contentType": "application/json"}},
-        }
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _example(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body that is answered as it stands: two frames of 2 x 2 pixels."""
-    out = io.BytesIO()
-    np.savez_compressed(out, frames=np.zeros((2, 2, 2, 3), np.uint8))
-    data = base64.b64encode(out.getvalue()).decode()
-    views = {"front": {"type": "application/x-npz", "data": data}}
-    asked: dict[str, Any] = {"task": "put the cup on the plate", "fps": 10}
-    if model is BatchRequest:
-        return {"requests": [asked | {"views": views}]}
-    if model is PreferenceRequest:
-        return asked | {"first": views, "second": views}
-    return asked | {"views": views}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, with the bodies that we read ourselves."""
-    if app.openapi_schema is None:
-        schema = FastAPI.openapi(app)
-        modes = [(model, "validation") for model in (*_BODIES, Problem)]
-        _, found = models_json_schema(modes, ref_template=f"{_REF}{{model}}")  # type: ignore[arg-type]
-        schema.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
-        schemes = {"key": {"type": "http", "scheme": "bearer"}}
-        schema["components"]["securitySchemes"] = schemes
-        schema["security"] = [{"key": []}]
-        schema["paths"]["/healthz"]["get"]["security"] = []
-        for path in schema["paths"].values():
-            for operation in path.values():  # FastAPI's own 422 is none of ours
-                operation["responses"].get("422", {}).setdefault("content", {}).pop(
-                    "application/json", None
-                )
-        app.openapi_schema = schema
-    return app.openapi_schema

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from ..decode import LENGTH, Decoded, Kind, Limits, MediaError, packed
+from ..decode import Decoded, Kind, Limits, MediaError
 from ..model import Sampling
+from . import decoder_child
+from .decoder_child import LENGTH, packed
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,8 @@ class _Child:
             fcntl.fcntl(arena, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self.arena = mmap.mmap(arena, size)
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "reward_vlm.decode", str(theirs.fileno()), str(arena),
-                 json.dumps(asdict(limits))],
+                [sys.executable, "-P", "-m", decoder_child.__name__, str(theirs.fileno()),
+                 str(arena), json.dumps(asdict(limits))],
                 pass_fds=[theirs.fileno(), arena], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 env={k: v for k, v in os.environ.items() if k in PASSED_ON} | FIXED,
@@ -74,7 +76,7 @@ class _Child:
         self, kind: Kind, data: bytes, sampling: Sampling, fps: float | None
     ) -> Decoded:
         self.arena[: len(data)] = data
-        job = {"kind": kind, "bytes": len(data), "sampling": asdict(sampling), "fps": fps}
+        job = {"kind": kind, "bytes": len(data), "sampling": vars(sampling), "fps": fps}
         await asyncio.get_running_loop().sock_sendall(self.sock, packed(job))
         said = await self._answer()
         if "error" in said:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,8 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 HEADER_BYTES = 16 << 10
+RECEIVE_BYTES = 512 << 10
+"""Buffer of a connection: a clip then comes in one piece instead of waiting for us in between."""
 
 
 class Server(uvicorn.Server):
@@ -67,6 +70,8 @@ class Server(uvicorn.Server):
         """Listen, and say where."""
         await super().startup()
         if self.started:
+            for sock in self.servers[0].sockets:  # what is accepted inherits it
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"listening on http://{shown}:{port}", flush=True)
