@@ -27,7 +27,7 @@ from sim.rollout import FRAMES
 from sim.words import say
 
 from ..cli import JsonFile, console, emit
-from ..recipes.reward_data import Rollouts, load, make
+from ..recipes.reward_data import TRAINED, Rollouts, load, make
 from ..recipes.train import machine
 from ..reward_metrics import calibration, distribution_error, ranking
 from ..stats import bootstrap_interval
@@ -58,7 +58,10 @@ class Example:
 
 
 def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]:
-    """Clips of every cell that each rollout has: told or not, whole or a beginning."""
+    """Clips of every cell that each rollout has: told or not, whole or a beginning.
+
+    Counterfactuals are of families that were learned, or of the family that the robot was told.
+    """
     labels, last = rollouts.labels, FRAMES - 1
     for episode, told in enumerate(rollouts.told):
         rng = np.random.default_rng([seed, episode, int(held_out)])
@@ -66,7 +69,8 @@ def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]
         done = bool(labels[episode, own, last] == 5)
         picks = [("original" if done else "failure", own, last)]
         picks.append(("clip", own, int(rng.integers(3, last))))
-        others = [i for i in range(len(told)) if i != own]
+        kin = [t.family in TRAINED or t.family == told[own].family for t in told]
+        others = [i for i in np.flatnonzero(kin) if i != own]
         level = rng.choice(np.unique(labels[episode, others, last]))
         same = [i for i in others if labels[episode, i, last] == level]
         picks.append(("counterfactual", int(rng.choice(same)), last))
