@@ -50,12 +50,12 @@ def serve(
         keys=keys, host=host, port=port, queue=queue, decoders=decoders,
         body_bytes=body_mb << 20, drain_s=drain_s,
     )  # fmt: skip
-    if not keys.exists():
-        made = add_key(keys, "default")
-        print(f"key (shown this once, its hash is in {keys}): {made}", flush=True)
     from reward_vlm.backends import open_model
 
     logs.to_stderr(log_level)
     models = [open_model(spec) for spec in model or ["small"]]
+    if not keys.exists():
+        made = add_key(keys, "default")
+        print(f"key (shown this once, its hash is in {keys}): {made}", flush=True)
     if server.serve(models, settings) == signal.SIGINT:
         raise typer.Exit(130)
