@@ -30,6 +30,7 @@ from ..cli import JsonFile, console, emit
 from ..recipes.reward_data import TRAINED, Rollouts, load, make
 from ..recipes.train import machine
 from ..reward_metrics import calibration, distribution_error, ranking
+from ..reward_pictures import Shown, filmstrips
 from ..stats import bootstrap_interval
 
 CELLS = ("original", "clip", "counterfactual", "failure")
@@ -55,6 +56,8 @@ class Example:
     label: int
     cell: str
     family: str
+    labels: NDArray[np.int8]
+    """(T,) at every frame."""
 
 
 def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]:
@@ -78,7 +81,8 @@ def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]
             words = say(told[i], rng, held_out)
             frames = rollouts.images(episode, np.arange(k + 1))
             yield Example(
-                Clip(words, {"side": frames}, 5.0), int(labels[episode, i, k]), cell, told[i].family
+                Clip(words, {"side": frames}, 5.0), int(labels[episode, i, k]), cell,
+                told[i].family, labels[episode, i, : k + 1],
             )  # fmt: skip
 
 
@@ -237,7 +241,20 @@ def _light(example: Example) -> Example:
     """Without its frames."""
     stub = np.zeros((1, 1, 1, 3), np.uint8)
     return Example(Clip(example.clip.task, {"side": stub}, 1.0), example.label, example.cell,
-                   example.family)  # fmt: skip
+                   example.family, example.labels)  # fmt: skip
+
+
+def draw(model: RewardModel, rollouts: list[Rollouts], file: Path) -> None:
+    """Two clips of every cell and world, in the order in which they come."""
+    shown = []
+    for part in rollouts:
+        count = dict.fromkeys(CELLS, 2)
+        for example in examples(part, False, 1):
+            if count[example.cell]:
+                count[example.cell] -= 1
+                judged = model.judge([example.clip])[0]
+                shown.append(Shown(example.clip, judged, example.labels, example.cell))
+    filmstrips(shown, file)
 
 
 def published(model: RewardModel, folder: Path, split: str) -> dict[str, Any]:
@@ -270,6 +287,9 @@ def bench_reward(
         Path | None, typer.Option("--published", help="RoboRewardBench folder to score instead.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of it.")] = "test",
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of some clips and what was believed of them.")
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="12 rollouts, one seed.")] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -288,8 +308,10 @@ def bench_reward(
             models[name] = Blind(models[name], name.removeprefix("blind_"))
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        table = run_table(models, data or Path(folder), 12 if smoke else rollouts,
-                          1 if smoke else seeds, smoke)  # fmt: skip
+        at = data or Path(folder)
+        table = run_table(models, at, 12 if smoke else rollouts, 1 if smoke else seeds, smoke)
+        if picture is not None:
+            draw(main, [load(at / "seed-0", name) for name in SETS["iid"][0]], picture)
     passed = {name: table["model"][name]["macro_mae"] <= most for name, most in TARGETS.items()}
     iid = table["model"]["iid"]
     passed |= {

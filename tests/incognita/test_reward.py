@@ -192,11 +192,13 @@ def test_the_benchmark_runs_in_small(tiny_model, tmp_path):
     from incognita.bench import app as bench
 
     out = tmp_path / "result.json"
-    arguments = ["reward", "--model", f"small:{tiny_model}", "--smoke", "--json", str(out)]
+    arguments = ["reward", "--model", f"small:{tiny_model}", "--smoke", "--json", str(out),
+                 "--picture", str(tmp_path / "clips.png")]  # fmt: skip
     result = CliRunner().invoke(bench, arguments)
     assert result.exit_code == 0, result.output
     table = json.loads(out.read_text())["table"]
     assert set(table) == {"model", "ridge", "constant"}
+    assert (tmp_path / "clips.png").stat().st_size > 50_000
     for row in table["model"].values():
         assert 0 <= row["macro_mae"] <= 4 and 0 <= row["ece"] <= 1
     assert app is not None
