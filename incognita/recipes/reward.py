@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -107,6 +108,8 @@ def train_reward(
 ) -> dict[str, Any]:  # fmt: skip
     """Train ``recipe`` into ``folder``: rollouts in ``data/``, checkpoints, the curve, ``model/``.
 
+    Beside the last model, ``ladder/`` holds one of every checkpoint.
+
     Args:
         resume: keep the rollouts and go on from the newest checkpoint in the folder.
 
@@ -137,7 +140,8 @@ def train_reward(
         val = load(out / "data", "val", "val_arena")
         net, curve = fit(recipe, config, train, val, out, bar)
     about = {"recipe": asdict(recipe), "git_revision": revision}
-    write_small(out / "model", net, calibration(net, Sampler(val, recipe)), about)
+    found = judged(net, Sampler(val, recipe), recipe.calibration_clips, seed=1)
+    write_small(out / "model", net, calibration(found), about)
     result: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "train_wall_s": time.time() - began,
         **{k: v for k, v in curve[-1].items() if k != "step"},
@@ -325,13 +329,15 @@ def fit(
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
             row = {"step": float(step + 1)}
             row |= {k: float(np.mean([r[k] for r in recent])) for k in recent[0]}
-            row |= validate(mean, tried)
+            found = judged(mean, tried, recipe.val_clips)
+            row["val_mae"] = median_error(found)
             curve.append(row)
             recent = []
             checkpoint.save(folder, {
                 "net": net.state_dict(), "mean": mean.state_dict(),
                 "optimizer": optimizer.state_dict(), "curve": curve, "step": step + 1,
             })  # fmt: skip
+            write_small(out / "ladder" / f"{step + 1:06d}", mean, calibration(found), row)
             with (out / "curve.jsonl").open("w") as file:
                 file.writelines(json.dumps(r) + "\n" for r in curve)
         bar.update(task, advance=1, note=f"val MAE {curve[-1]['val_mae']:.3f}" if curve else "")
@@ -355,16 +361,15 @@ def judged(net: SmallNet, sampler: Sampler, clips: int, seed: int = 0) -> dict[s
     return dict(zip(("score", "success", "probes", "features", "labels"), parts, strict=True))
 
 
-def validate(net: SmallNet, sampler: Sampler) -> dict[str, float]:
-    """Mean absolute error of the median on balanced clips of other rollouts."""
-    found = judged(net, sampler, sampler.recipe.val_clips)
+def median_error(found: Mapping[str, Tensor]) -> float:
+    """Mean absolute error of the median of what :func:`judged` found."""
     median = (found["score"].softmax(dim=-1).cumsum(dim=-1) < 0.5).sum(dim=-1) + 1
-    return {"val_mae": float((median - found["labels"]).abs().float().mean())}
+    return float((median - found["labels"]).abs().float().mean())
 
 
-def calibration(net: SmallNet, sampler: Sampler) -> dict[str, NDArray[np.float64]]:
-    """Temperatures that make likely what was true, and what features look like in training."""
-    found = judged(net, sampler, sampler.recipe.calibration_clips, seed=1)
+def calibration(found: Mapping[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+    """Temperatures that make likely what was true, and what features look like, of
+    :func:`judged` clips."""
     labels, features = found["labels"], found["features"].double()
     score, success = (
         _temperature(found[name], loss)

@@ -11,12 +11,15 @@ from typer.testing import CliRunner
 
 from incognita import reward_metrics
 from incognita.bench.reward import CELLS, examples
+from incognita.bench.reward_ladder import correlation
+from incognita.bench.reward_rl import Task, _same_rewards, train_ours
 from incognita.cli import app
 from incognita.recipes.reward import (
     RewardRecipe,
     Sampler,
     _looking,
     calibration,
+    judged,
     losses,
     train_reward,
 )
@@ -29,8 +32,9 @@ from incognita.recipes.reward_data import (
     load,
     make,
 )
-from reward_vlm.backends.small import write_small
+from reward_vlm.backends.small import SmallModel, write_small
 from reward_vlm.backends.small_net import PATCH, SmallConfig, SmallNet, tokens
+from reward_vlm.local import LocalScores
 from sim.rollout import FRAMES, PROBES
 
 TINY = RewardRecipe(
@@ -161,19 +165,17 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path):
     assert on["revision"] == whole["revision"]
     about = json.loads((tmp_path / "stopped" / "model" / "model.json").read_text())
     assert about["recipe"]["steps"] == 4
+    steps = sorted(p.name for p in (tmp_path / "straight" / "ladder").iterdir())
+    assert steps == ["000002", "000004"]
 
 
 @pytest.fixture(scope="module")
 def tiny_model(data, tmp_path_factory):
     torch.manual_seed(0)
-    net = SmallNet()
+    net = SmallNet().eval()
     folder = tmp_path_factory.mktemp("model")
-    write_small(
-        folder,
-        net,
-        calibration(net.eval(), Sampler(load(data, "val", "val_arena"), TINY)),
-        {"note": "untrained"},
-    )
+    found = judged(net, Sampler(load(data, "val", "val_arena"), TINY), 64)
+    write_small(folder, net, calibration(found), {"note": "untrained"})
     return folder
 
 
@@ -224,3 +226,27 @@ def test_words_are_read_by_their_letters():
     shared = set(one[3]) & set(other[3]) - {0}
     assert shared and (one[3] != other[3]).any() and one.max() < 4096
     assert tokens("", 64).sum() == 0 and tokens("word " * 100, 64).shape == one.shape
+
+
+def test_correlation_by_hand():
+    pairs = np.array([[-1.0, 0.1], [-0.5, 0.3], [-0.2, 0.9]])
+    assert correlation(pairs) == pytest.approx(np.corrcoef(pairs.T)[0, 1])
+    assert correlation(np.array([[1.0, 2.0], [1.0, 3.0]])) == 0
+    assert correlation(np.stack([pairs, pairs])[..., ::-1], axis=1).shape == (2,)
+
+
+def test_rewards_behind_503s_must_be_those_of_the_calm_run():
+    calm = {"reward": "server", "seed": 0, "first_rewards": [0.1] * 48, "missing": 0}
+    same = calm | {"reward": "flaky"}
+    assert _same_rewards([calm, same])
+    assert not _same_rewards([calm, same | {"missing": 1}])
+    assert not _same_rewards([calm, same | {"first_rewards": [0.1] * 47 + [0.2]}])
+
+
+@pytest.mark.slow
+def test_our_learner_trains_on_the_rewards_of_a_model(tiny_model):
+    task = Task("touch", False, 4, 0)
+    out = train_ours(task, "server", 0, 2 * 16 * 12, LocalScores(SmallModel(tiny_model)))
+    assert len(out.rewards) == 2 * 16 * 3 and all(0 <= r <= 1 for r in out.rewards)
+    assert out.failed_as_good == 0 and out.failed > 0
+    assert out.act(np.zeros((3, 19), np.float32)).shape == (3, 4)
