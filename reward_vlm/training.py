@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .gym_wrapper import FIRST_FRAME, FRAME, TASK, FrameRecorder, VLMRewardWrapper
 from .results import Scores
-from .scoring import EpisodeScorer, Recording, ScoringConfig, Tally, Verdict, shaping
+from .scoring import HACKED, EpisodeScorer, Recording, ScoringConfig, Tally, Verdict, shaping
 
 try:
     from stable_baselines3.common.buffers import RolloutBuffer
@@ -36,8 +36,6 @@ __all__ = [
     "FrameRecorder", "Judged", "RewardCallback", "ScoringConfig", "VLMRewardWrapper",
 ]  # fmt: skip
 log = logging.getLogger(__name__)
-HACKED = 4.5
-"""An expected score from here on for an episode that truly failed counts as reward hacking."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,8 @@ from reward_vlm.backends import open_model
 from reward_vlm.benchmark import read_split
 from reward_vlm.model import Clip, Judgement, RewardModel
 from reward_vlm.rubric import macro_mae
-from sim.rollout import FRAMES
+from sim.rollout import FRAMES, World
+from sim.tabletop.world import PolicyWorld
 from sim.words import say
 
 from ..cli import JsonFile, console, emit
@@ -32,6 +34,7 @@ from ..recipes.train import machine
 from ..reward_metrics import calibration, distribution_error, ranking
 from ..reward_pictures import Shown, filmstrips
 from ..stats import bootstrap_interval
+from ..table_rl import ENVS, TASKS, table_env, train_ours
 
 CELLS = ("original", "clip", "counterfactual", "failure")
 """Done as told; a beginning; another instruction on the same video; told and failed."""
@@ -39,6 +42,7 @@ SETS: dict[str, tuple[tuple[str, ...], bool]] = {
     "iid": (("iid", "iid_arena"), False), "combos": (("combos", "combos_arena"), False),
     "paraphrases": (("iid", "iid_arena"), True),
     "cameras": (("left", "right", "left_arena"), False), "family": (("family",), False),
+    "policy": (tuple(f"policy_{task}" for task in TASKS), False),
 }  # fmt: skip
 """Set -> sources of its rollouts, and whether the words are held out."""
 VAL = ("val", "val_arena")
@@ -139,12 +143,19 @@ def figures(judged: list[tuple[Example, Judgement]]) -> dict[str, Any]:
         families.setdefault(example.family, []).append(error)
     labels = np.array([example.label for example, _ in judged])
     return {
-        "macro_mae": macro_mae(errors),
-        "cells": {k: {"mae": float(np.mean(v)), "clips": len(v)} for k, v in errors.items()},
+        "macro_mae": over_cells(errors),
+        "cells": {
+            k: {"mae": float(np.mean(v)) if v else None, "clips": len(v)} for k, v in errors.items()
+        },
         "families": {k: float(np.mean(v)) for k, v in families.items()},
         "abstains": float(np.mean([_doubts(j) for _, j in judged])),
         **calibration(labels, [j for _, j in judged]), **ranking(labels, [j for _, j in judged]),
     }  # fmt: skip
+
+
+def over_cells(errors: dict[str, list[float]]) -> float:
+    """Macro-MAE over the cells that have clips."""
+    return macro_mae({cell: values for cell, values in errors.items() if values})
 
 
 def _doubts(judgement: Judgement) -> bool:
@@ -154,7 +165,7 @@ def _doubts(judgement: Judgement) -> bool:
 def constants(judged: list[tuple[Example, Judgement]]) -> float:
     """Macro-MAE of the best constant score, chosen on these very clips."""
     return min(
-        macro_mae({c: [abs(level - e.label) for e, _ in judged if e.cell == c] for c in CELLS})
+        over_cells({c: [abs(level - e.label) for e, _ in judged if e.cell == c] for c in CELLS})
         for level in range(1, 6)
     )
 
@@ -188,7 +199,10 @@ def run_table(
     for seed in range(seeds):
         for source in sorted({name for names, _ in SETS.values() for name in names}):
             share = 0.3 if source.endswith("_arena") else 1.0
-            make(source, int(rollouts * share), data / f"seed-{seed}", first=seed)
+            world = None
+            if source.startswith("policy_"):
+                world = partial(learned, source.removeprefix("policy_"), smoke)
+            make(source, int(rollouts * share), data / f"seed-{seed}", first=seed, world=world)
     for source in VAL:
         make(source, 24 if smoke else 400, data)
     guess = ridge(load(data, *VAL), 0)
@@ -203,6 +217,14 @@ def run_table(
             rows = [row[label] for row in per_seed]
             table[label][name] = _row(rows)
     return table
+
+
+def learned(task: str, smoke: bool) -> World:
+    """Episodes of a policy that PPO learned half-way, from the truth (about 2 core-minutes)."""
+    t = TASKS[task]
+    with console.status(f"learning to {task}"):
+        policy = train_ours(t, "truth", 0, 3 * ENVS * t.steps if smoke else t.total // 2, None)
+    return PolicyWorld(table_env(t, "none"), policy.act)
 
 
 def _one_seed(
@@ -222,7 +244,7 @@ def _one_seed(
         for example in examples(part, held_out, seed):
             errors[example.cell].append(abs(guess(example.clip) - example.label))
     first: list[tuple[Example, Judgement]] = next(iter(out.values()))
-    return out | {"ridge": macro_mae(errors), "constant": constants(first)}
+    return out | {"ridge": over_cells(errors), "constant": constants(first)}
 
 
 def _row(seeds: list[Any]) -> dict[str, Any]:

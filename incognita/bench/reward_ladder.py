@@ -24,8 +24,8 @@ from ..cli import JsonFile, console, emit
 from ..recipes.reward_data import load, make
 from ..recipes.train import machine
 from ..stats import bootstrap_interval
+from ..table_rl import ENVS, TASKS, success_of, train_ours
 from .reward import SETS, examples, figures, judge_all
-from .reward_rl import ENVS, TASKS, success_of, train_ours
 
 LEAST, TARGET = 12, 0.6
 """Models wanted, and the correlation."""
@@ -52,9 +52,7 @@ def bench_ladder(
     ladder: Annotated[Path, typer.Argument(help="Folder of models: RUN/ladder of a training.")],
     task: Annotated[str, typer.Option(help="touch or push.")] = "touch",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings with each model.")] = 3,
-    rollouts: Annotated[
-        int, typer.Option(min=12, help="Of each world, for the error.")
-    ] = 300,
+    rollouts: Annotated[int, typer.Option(min=12, help="Of each world, for the error.")] = 300,
     episodes: Annotated[int, typer.Option(min=1, help="Of each evaluation.")] = 100,
     smoke: Annotated[bool, typer.Option("--smoke", help="Tiny.")] = False,
     json_file: JsonFile = None,

@@ -68,8 +68,10 @@ SOURCES = {
     "right": _table(75_000_000, azimuth=ASIDE[1], elevation=(0.5, 1.1)),
     "left_arena": _arena(170_000_000, azimuth=ASIDE[0], elevation=(0.55, 1.1)),
     "family": _table(80_000_000, families=("stack",)),
+    "policy_touch": _table(90_000_000), "policy_push": _table(95_000_000),
 }  # fmt: skip
-"""Where rollouts come from. Those of ``train`` are learned from, those of ``val`` tuned on."""
+"""Where rollouts come from. Those of ``train`` are learned from, those of ``val`` tuned on. Those
+of ``policy_...`` are played by learned policies: :func:`make` is given their world."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Rollouts:
 
 def make(
     source: str, count: int, folder: str | Path, progress: Callable[[int], None] | None = None,
-    first: int = 0,
+    first: int = 0, world: Callable[[], World] | None = None,
 ) -> None:  # fmt: skip
     """Play rollouts and write them, a shard at a time; shards that are there stay.
 
@@ -113,22 +115,23 @@ def make(
         count: rollouts.
         progress: called with the number that are done.
         first: other rollouts of the same source, 1,000,000 seeds on for each.
+        world: plays them instead of the source's own; made only where rollouts are missing.
     """
     chosen = SOURCES[source]
     at = Path(folder) / source
     at.mkdir(parents=True, exist_ok=True)
-    world: World | None = None
+    player: World | None = None
     for shard in range(-(-count // SHARD)):
         name = at / f"{shard:04d}"
         size = min(SHARD, count - shard * SHARD)
         if not _holds(name, size):
-            world = world or chosen.world()
+            player = player or (world or chosen.world)()
             begin = chosen.seed + 1_000_000 * first + shard * SHARD
-            _commit(name, [world.rollout(np.random.default_rng(begin + i)) for i in range(size)])
+            _commit(name, [player.rollout(np.random.default_rng(begin + i)) for i in range(size)])
         if progress is not None:
             progress(shard * SHARD + size)
-    if world is not None:
-        world.close()
+    if player is not None:
+        player.close()
 
 
 def load(folder: str | Path, *sources: str) -> Rollouts:

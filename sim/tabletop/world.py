@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..rollout import FRAMES, Rollout
 from .engine import TableState
+from .env import TableEnv
 from .rubric import Instruction, instructions, probe_table, reference_xyz, score, told
 from .scene import Scene, SceneConfig, draw_scene
 from .scripts import draw_script, run
@@ -44,6 +47,40 @@ class TableWorld:
     def close(self) -> None:
         """Free the GL resources."""
         self._view.close()
+
+
+class PolicyWorld:
+    """Episodes of a policy in a :class:`TableEnv`, not of a script; see :class:`sim.rollout.World`.
+
+    Args:
+        env: its episodes have at least :data:`FRAMES` - 1 actions.
+        act: (1, 19) observations to (1, 4) actions in [-1, 1].
+        noise: standard deviation added to the actions.
+    """
+
+    def __init__(
+        self, env: TableEnv, act: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        noise: float = 0.3,
+    ) -> None:  # fmt: skip
+        self.env, self.act, self.noise = env, act, noise
+
+    def rollout(self, rng: np.random.Generator) -> Rollout:
+        """Play an episode in a new scene."""
+        obs, _ = self.env.reset(seed=int(rng.integers(2**31)))
+        states, images, over = [self.env.state], [self.env.render()], False
+        while not over:
+            action = self.act(obs[None])[0] + self.noise * rng.standard_normal(4)
+            obs, _, over, _, _ = self.env.step(np.clip(action, -1, 1).astype(np.float32))
+            states.append(self.env.state)
+            images.append(self.env.render())
+        at = np.rint(np.linspace(0, len(states) - 1, FRAMES)).astype(int)
+        assert self.env.scene is not None
+        kept = [states[k] for k in at]
+        return labelled(self.env.scene, self.env.told, "policy", np.stack(images)[at], kept)
+
+    def close(self) -> None:
+        """Free the GL resources."""
+        self.env.close()
 
 
 def labelled(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from incognita import reward_metrics
 from incognita.bench.reward import CELLS, examples
 from incognita.bench.reward_ladder import correlation
-from incognita.bench.reward_rl import Task, _same_rewards, train_ours
+from incognita.bench.reward_rl import _same_rewards
 from incognita.cli import app
 from incognita.recipes.reward import (
     RewardRecipe,
@@ -32,6 +32,7 @@ from incognita.recipes.reward_data import (
     load,
     make,
 )
+from incognita.table_rl import Task, train_ours
 from reward_vlm.backends.small import SmallModel, write_small
 from reward_vlm.backends.small_net import PATCH, SmallConfig, SmallNet, tokens
 from reward_vlm.local import LocalScores
