@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from reward_vlm.decode import Kind, Limits, decode
 from reward_vlm.model import Clip, RewardModel
 
+from ..recipes.train import machine
 from .hostile_media import GOOD, MP4, NPZ, multipart
 from .reward_load import Load, refusal_problems, request_bytes
 from .reward_stand import BrightnessModel, Stand, clip_frames, mp4, npz, standing
@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     result = measure(args.smoke, args.small)
     met = targets(result)
     result |= {"targets": met, "passed": all(met.values()), "smoke": args.smoke}
-    result |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"}
+    result |= {"command": "bench serve", "machine": machine()}
     result |= {"load_average": os.getloadavg()}
     text = json.dumps(result, indent=2)
     print(text)
