@@ -11,7 +11,9 @@ ROOMS = (
     "ros_nodes",
 )  # fmt: skip
 
-NODES = ("agv_planner", "guard", "reward_client", "sim_robot", "topo_explorer")
+NODES = (
+    "agv_planner", "episode_recorder", "guard", "reward_client", "sim_robot", "topo_explorer",
+)  # fmt: skip
 """Executables of `ros2 run incognita <name>`, one file of that name in ros_nodes/ each."""
 
 # What a robot needs. Everything else is an extra, so that a robot installs in seconds.

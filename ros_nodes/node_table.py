@@ -142,6 +142,25 @@ SYSTEMS = {
         ),
         params="reward",
     ),
+    "record": System(
+        ("episode_recorder",),
+        (
+            Argument("episodes", "episodes", "folder of the episode store",
+                     ("episode_recorder.episodes",)),
+            Argument("task", "recorded", "name of the task", ("episode_recorder.task",)),
+            Argument("instruction", "", "what the robot is told to do, until the topic says more",
+                     ("episode_recorder.instruction",)),
+            Argument("camera", "front", "name of the camera; empty records none",
+                     ("episode_recorder.camera",)),
+            Argument("autostart", "false", "begin an episode as soon as all topics have come",
+                     ("episode_recorder.autostart",), bool),
+            Argument("cmd_vel_stamped", "true", STAMPED, ("episode_recorder.cmd_vel_stamped",),
+                     bool),
+            Argument("use_sim_time", "false", "follow /clock", ("episode_recorder.use_sim_time",),
+                     bool),
+        ),
+        params="record",
+    ),
 }  # fmt: skip
 
 

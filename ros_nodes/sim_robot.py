@@ -31,6 +31,7 @@ except ImportError:
 from rnd_agv.kinematics import touching
 from sim import movers as moving
 from sim import tasks, worlds
+from sim.arena import ArenaWorld
 from sim.backend import CONTROL_DT, SCAN_EVERY, Backend, Dynamics
 from sim.bank import WorldBank
 from sim.kinematic import Kinematic
@@ -52,7 +53,7 @@ WATCHDOG_S = 0.25
 def task_of(world: str) -> tasks.AgvTask:
     """The task that ``world`` names: KIND:SEED, map:FILE.yaml, or a task's name.
 
-    Kinds are warehouse and barn, and rooms, maze and cave for a robot that is given no goal.
+    Kinds are warehouse, barn and arena, and rooms, maze and cave for a robot that is given no goal.
 
     Raises:
         ValueError: none of these.
@@ -61,13 +62,15 @@ def task_of(world: str) -> tasks.AgvTask:
     kind, _, rest = world.partition(":")
     if kind in ("warehouse", "barn") and rest.isdecimal():
         return tasks.make(f"agv-{kind}", layouts=1, first_layout=int(rest))
+    if kind == "arena" and rest.isdecimal():
+        return tasks.make("agv-arena", layouts=1, first_layout=int(rest))
     if kind in UNMAPPED and rest.isdecimal():
         return Explore(UNMAPPED[kind](seed=int(rest)))
     if kind == "map" and rest:
         return tasks.make("agv-ros-map", map_yaml=rest)
     if world in tasks.TASKS and world != "agv-ros-map":
         return tasks.make(world)
-    kinds = ":SEED, ".join(("warehouse", "barn", *UNMAPPED))
+    kinds = ":SEED, ".join(("warehouse", "barn", "arena", *UNMAPPED))
     wanted = f"{kinds}:SEED, map:FILE.yaml or one of {sorted(tasks.TASKS)}"
     raise ValueError(f"world must be {wanted}, got {world!r}")
 
@@ -204,8 +207,8 @@ class SimRobotConfig:
     """What is simulated and how it is wired."""
 
     world: str = "warehouse:100000"
-    """warehouse:SEED, barn:SEED, rooms:SEED, maze:SEED, cave:SEED, map:FILE.yaml (a map_server
-    map), or the name of a task."""
+    """warehouse:SEED, barn:SEED, arena:SEED (coloured landmarks), rooms:SEED, maze:SEED, cave:SEED,
+    map:FILE.yaml (a map_server map), or the name of a task."""
     tier: str = "mujoco"
     """mujoco (contacts) or kinematic."""
     namespaces: tuple[str, ...] = ("",)
@@ -229,8 +232,8 @@ class SimRobotConfig:
     episodes: str = ""
     """Folder of an episode store to record into; empty records nothing."""
     camera_hz: float = field(default=0.0, metadata={"range": (0.0, 20.0)})
-    """Pictures per simulated second of a camera behind the robot (recorded, and published as
-    camera/image_raw/compressed); 0 is no camera."""
+    """Pictures per simulated second of a camera behind the robot, in an arena of the one on a mast
+    (recorded, and published as camera/image_raw/compressed); 0 is no camera."""
 
 
 class Robot:
@@ -250,6 +253,8 @@ class Robot:
         self.goal = create(PoseStamped, f"{topic}goal_pose", 1)
         self.map = create(OccupancyGrid, f"{topic}map", kept)
         self.state = create(String, f"{topic}episode", kept)
+        self.instruction = create(String, f"{topic}instruction", kept)
+        self.result = create(String, f"{topic}outcome", kept)
         self.camera = create(CompressedImage, f"{topic}camera/image_raw/compressed", 1)
         twist = TwistStamped if node.config.cmd_vel_stamped else Twist
         newest = qos_profile_sensor_data  # a lost command must not hold up the next ones
@@ -279,15 +284,12 @@ class SimRobot(Node):
         self.robots = [Robot(self, k, name) for k, name in enumerate(c.namespaces)]
         self._clock = self.create_publisher(ClockMsg, "/clock", 10)
         self._tf = _tf_publisher(self)
-        self._view: Any = None
-        if c.camera_hz:
-            from sim.render import RobotView
-
-            f = self.fleet
-            self._view = RobotView(f.world, f.robot, 320, 240, f.discs().shape[1])
+        self._view: Any = _view_of(self.fleet) if c.camera_hz else None
         self._ranges = self.fleet.scan()
         self._begin_episodes()
         self._publish_maps()
+        for robot in self.robots:
+            robot.instruction.publish(String(data=self.fleet.placement.instruction))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(CONTROL_DT / c.real_time_factor, self._step, clock=steady)
         self.get_logger().info(
@@ -311,7 +313,7 @@ class SimRobot(Node):
         for robot in self.robots:
             robot.builder = self._writer.episode(
                 task=fleet.task.name,
-                instruction="Drive to the goal without touching anything.",
+                instruction=fleet.placement.instruction,
                 attrs=attrs | {"seed": self.config.seed, "robot": fleet.robot.name,
                                "namespace": self.config.namespaces[robot.k],
                                "goal_w": fleet.goal_w[robot.k].tolist()},
@@ -355,9 +357,10 @@ class SimRobot(Node):
         import cv2
 
         fleet, k = self.fleet, robot.k
-        rgb: NDArray[np.uint8] = self._view.frame(
-            fleet.pose_w[k], fleet.discs()[k], "chase", fleet.goal_w[k]
-        )
+        if isinstance(self._view, ArenaWorld):
+            rgb = self._view.frame(fleet.pose_w[k])
+        else:
+            rgb = self._view.frame(fleet.pose_w[k], fleet.discs()[k], "chase", fleet.goal_w[k])
         if robot.camera.get_subscription_count():
             msg = CompressedImage(format="jpeg")
             msg.header.stamp = convert.stamp_from_seconds(fleet.time_s)
@@ -381,12 +384,13 @@ class SimRobot(Node):
                 "scan": self._ranges[k],
                 "discs": fleet.discs()[k].astype(np.float32),
             }
-            robot.builder.append(step, {} if picture is None else {"chase": picture})
+            camera = "mast" if isinstance(self._view, ArenaWorld) else "chase"
+            robot.builder.append(step, {} if picture is None else {camera: picture})
         if outcome := fleet.outcome(k, self.config.timeout_s):
             self._finish(robot, outcome)
 
     def _finish(self, robot: Robot, outcome: str) -> None:
-        """Store the episode and say how it ended, as JSON on ``episode``."""
+        """Store the episode and say how it ended, as JSON on ``episode`` and ``outcome``."""
         fleet, k = self.fleet, robot.k
         robot.outcome = outcome
         result = {
@@ -399,7 +403,8 @@ class SimRobot(Node):
         if robot.builder is not None and len(robot.builder):
             robot.episode_id = robot.builder.finish(result)
             result["episode"] = robot.episode_id
-        robot.state.publish(String(data=json.dumps(result)))
+        for out in (robot.state, robot.result):
+            out.publish(String(data=json.dumps(result)))
         self.get_logger().info(f"{self.config.namespaces[k] or 'robot'}: {json.dumps(result)}")
 
     def close(self) -> None:
@@ -412,6 +417,17 @@ class SimRobot(Node):
         if self._view is not None:
             self._view.close()
         time.sleep(0.1)  # for the last messages to leave
+
+
+def _view_of(fleet: Fleet) -> Any:
+    """What draws the camera's pictures."""
+    from sim.render import RobotView
+
+    if isinstance(fleet.placement, tasks.ArenaPlacement) and fleet.placement.arena is not None:
+        view = ArenaWorld()
+        view.dress(fleet.placement.arena)
+        return view
+    return RobotView(fleet.world, fleet.robot, 320, 240, fleet.discs().shape[1])
 
 
 def _tf_publisher(node: Node) -> Any:

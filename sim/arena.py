@@ -136,7 +136,7 @@ class ArenaWorld:
         self, rng: np.random.Generator, arena: Arena, way: list[NDArray[np.float64]], speed: float
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.bool_]]:
         """Follow waypoints; poses (T, 3), images, and which landmarks had been hit by then."""
-        self._dress(arena)
+        self.dress(arena)
         d, qpos, left = self.data, [], list(way)
         hit, hits = np.zeros(LANDMARKS, np.bool_), []
         for step in range(500):
@@ -162,18 +162,27 @@ class ArenaWorld:
         poses, images = [], []
         for k in at:
             d.qpos[:] = qpos[k]
-            mujoco.mj_kinematics(self.model, d)
-            mujoco.mj_camlight(self.model, d)
+            images.append(self._picture())
             poses.append(self._pose())
-            self._canvas.update(d, self._camera)
-            images.append(self._canvas.draw())
         return np.array(poses), np.stack(images), np.array(hits)[at]
+
+    def frame(self, pose_w: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """(side, side, 3) RGB of the mast camera, the robot put at (3,) x, y, yaw; a copy."""
+        x, y, yaw = pose_w
+        self.data.qpos[:7] = x, y, 0.0, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
+        return self._picture()
+
+    def _picture(self) -> NDArray[np.uint8]:
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+        self._canvas.update(self.data, self._camera)
+        return self._canvas.draw()
 
     def _pose(self) -> tuple[float, float, float]:
         x, y, _, w, _, _, z = self.data.qpos[:7]
         return float(x), float(y), float(2 * np.arctan2(z, w))
 
-    def _dress(self, arena: Arena) -> None:
+    def dress(self, arena: Arena) -> None:
         """Write landmarks, colours, light, camera and the robot's start into model and data."""
         m, look = self.model, arena.look
         mujoco.mj_resetData(m, self.data)

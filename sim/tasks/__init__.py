@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from .agv import AgvConfig, AgvTask, Placement, State
+from .agv_arena import AgvArena, ArenaPlacement
 from .agv_barn import AgvBarn, barn_score
 from .agv_paper import AgvFar, AgvPaper
 from .agv_ros_map import AgvRosMap
@@ -25,6 +26,7 @@ TASKS: dict[str, Callable[..., AgvTask]] = {
     "agv-warehouse": AgvWarehouse,
     "agv-barn": AgvBarn,
     "agv-ros-map": AgvRosMap,
+    "agv-arena": AgvArena,
     "coverage": Coverage,
     "lifelong": Lifelong,
     "patrol": Patrol,
@@ -45,6 +47,7 @@ def make(name: str, **overrides: Any) -> AgvTask:
 
 
 __all__ = [
-    "TASKS", "TEST_LAYOUTS", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap", "AgvTask",
-    "AgvWarehouse", "Coverage", "Find", "GoalReaching", "Placement", "State", "barn_score", "make",
+    "TASKS", "TEST_LAYOUTS", "AgvArena", "AgvBarn", "AgvConfig", "AgvFar", "AgvPaper", "AgvRosMap",
+    "AgvTask", "AgvWarehouse", "ArenaPlacement", "Coverage", "Find", "GoalReaching", "Placement",
+    "State", "barn_score", "make",
 ]  # fmt: skip

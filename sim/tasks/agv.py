@@ -113,6 +113,8 @@ class Placement:
     """A goal that moves: the goal is where this disc is. It is no obstacle."""
     wanted: int = -1
     """Label of what is looked for, -1 nothing; with ``AgvConfig.labels``."""
+    instruction: str = "Drive to the goal without touching anything."
+    """What the robot is told to do, in words."""
 
 
 @dataclass

@@ -65,6 +65,7 @@ def configs():
         "sim_robot": "SimRobotConfig",
         "topo_explorer": "ExplorerConfig",
         "reward_client": "RewardClientConfig",
+        "episode_recorder": "RecorderConfig",
     }
     return {k: getattr(importlib.import_module(f"ros_nodes.{k}"), v) for k, v in names.items()}
 
@@ -107,11 +108,14 @@ def test_parameter_files_hold_the_robots_own_numbers(name):
     GuardConfig(**numbers)
 
 
-def test_the_reward_clients_file_holds_parameters_of_its_node():
+@pytest.mark.parametrize(
+    ("file", "node"), [("reward", "reward_client"), ("record", "episode_recorder")]
+)
+def test_a_nodes_own_file_holds_parameters_of_its_node(file, node):
     import yaml
 
-    (given,) = yaml.safe_load((params_folder() / "reward.yaml").read_text()).values()
-    checked(configs()["reward_client"], given["ros__parameters"])
+    (given,) = yaml.safe_load((params_folder() / f"{file}.yaml").read_text()).values()
+    checked(configs()[node], given["ros__parameters"])
 
 
 def test_defaults_stop_in_time():
