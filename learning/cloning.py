@@ -14,6 +14,7 @@ def clone(
     action: Tensor,
     returns: Tensor | None = None,
     *,
+    weights: Tensor | None = None,
     epochs: int = 20,
     minibatch: int = 2048,
     lr: float = 1e-3,
@@ -27,6 +28,7 @@ def clone(
         obs: (B, obs_dim) raw observations.
         action: (B, A) demonstrated actions in [-1, 1].
         returns: (B,) discounted extrinsic returns for the critic; None leaves the critic alone.
+        weights: (B,) of the actions' squared errors, >= 0; None is 1 for all.
         log_std: noise that PPO then starts from; None keeps the present one.
         update_normalizer: take the observations into the running mean and std first.
 
@@ -43,7 +45,10 @@ def clone(
         raise ValueError(f"action must be {want}, got {tuple(action.shape)}")
     if returns is not None and returns.shape != obs.shape[:1]:
         raise ValueError(f"returns must be {tuple(obs.shape[:1])}, got {tuple(returns.shape)}")
-    for name, value in (("obs", obs), ("action", action), ("returns", returns)):
+    if weights is not None and (weights.shape != obs.shape[:1] or bool((weights < 0).any())):
+        raise ValueError(f"weights must be {tuple(obs.shape[:1])} >= 0, got {tuple(weights.shape)}")
+    given = (("obs", obs), ("action", action), ("returns", returns), ("weights", weights))
+    for name, value in given:
         if value is not None and not bool(value.isfinite().all()):
             raise ValueError(f"{name} must be finite, got NaN or infinity")
     if min(epochs, minibatch) < 1:
@@ -61,7 +66,8 @@ def clone(
         totals.zero_()
         order = torch.randperm(len(obs), generator=generator)
         for rows in torch.split(order, minibatch):
-            actor = (net.actor(x[rows]) - action[rows]).square().mean()
+            errors = (net.actor(x[rows]) - action[rows]).square().mean(dim=1)
+            actor = (errors if weights is None else weights[rows] * errors).mean()
             critic = torch.zeros(())
             if returns is not None:
                 critic = (net.critic(x[rows])[:, 0] - returns[rows]).square().mean()

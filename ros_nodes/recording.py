@@ -7,7 +7,7 @@ import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Recording:
 
     Arrays of an episode: ``time_s``, ``scan`` (B,) m, ``pose_w`` (3,) as odometry has it, ``vel_b``
     (2,), ``goal_w`` (2,) and ``command`` (2,), the newest sent by then; NaN where there was none.
+    The attribute ``scan`` says how the scan is laid out.
 
     Args:
         writer: of the store; closed by :meth:`close`.
@@ -75,6 +76,7 @@ class Recording:
         self.done: deque[dict[str, Any]] = deque(maxlen=1024)
         """What was stored, for the caller to take."""
         self._todo: queue.Queue[Begin | Step | End | None] = queue.Queue()
+        self._begun: Begin | None = None
         self._builder: EpisodeBuilder | None = None
         self._full, self._refused = False, 0
         self._thread = threading.Thread(target=self._work, name="storing", daemon=True)
@@ -114,24 +116,23 @@ class Recording:
 
     def _take(self, item: Begin | Step | End) -> None:
         if isinstance(item, Begin):
-            self._builder = self.writer.episode(
-                self.task, item.instruction, {"recorder": "ros"}, self.rate_hz
-            )
-            self._full, self._refused = False, 0
-        elif self._builder is None:
+            self._begun, self._builder, self._full, self._refused = item, None, False, 0
+        elif self._begun is None:
             raise ValueError("no episode runs")
         elif isinstance(item, End):
-            builder, self._builder = self._builder, None
+            builder, self._builder, self._begun = self._builder, None, None
+            if builder is None:
+                raise ValueError("the episode had no step that fits")
             self._finish(builder, item)
         elif not self._full:
             try:
-                self._append(self._builder, item)
+                self._append(self._begun, item)
             except EpisodeTooLargeError as error:
                 self._full = True
                 self.warn(f"the episode is cut: {error}")
 
-    def _append(self, builder: EpisodeBuilder, step: Step) -> None:
-        ranges, _ = convert.scan_from_msg(step.scan)
+    def _append(self, begun: Begin, step: Step) -> None:
+        ranges, spec = convert.scan_from_msg(step.scan)
         pose, velocity = convert.odometry_from_msg(step.odom)
         goal = NOTHING if step.goal is None else convert.pose_from_msg(step.goal.pose)[:2]
         command = NOTHING if step.command is None else convert.command_from_twist(step.command)
@@ -143,9 +144,14 @@ class Recording:
             "vel_b": velocity.astype(np.float32), "goal_w": goal,
             "command": command.astype(np.float32),
         }  # fmt: skip
-        if len(builder) == 0 and self.camera and not frames:
-            raise ValueError("an episode's first step must have a frame of the camera")
+        builder = self._builder
+        if builder is None:
+            if self.camera and not frames:
+                raise ValueError("an episode's first step must have a frame of the camera")
+            attrs = {"recorder": "ros", "scan": asdict(spec)}
+            builder = self.writer.episode(self.task, begun.instruction, attrs, self.rate_hz)
         builder.append(values, frames)
+        self._builder = builder
 
     def _finish(self, builder: EpisodeBuilder, end: End) -> None:
         try:
