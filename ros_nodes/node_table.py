@@ -64,6 +64,8 @@ SIMULATED = (
     Argument("seed", "0", "of the robot's start, goal and noise", ("sim_robot.seed",), int),
     Argument("rtf", "1.0", "simulated seconds per second", ("sim_robot.real_time_factor",), float),
     Argument("episodes", "", "folder of an episode store to record into", ("sim_robot.episodes",)),
+    Argument("timeout_s", "120.0", "simulated seconds until an episode is over",
+             ("sim_robot.timeout_s",), float),
     Argument("camera_hz", "0.0", "pictures per simulated second", ("sim_robot.camera_hz",), float),
 )  # fmt: skip
 EXPLORING = (
@@ -97,7 +99,8 @@ SYSTEMS = {
             *SIMULATED,
             Argument("use_sim_time", "true", "follow the simulator's /clock",
                      ("guard.use_sim_time", "agv_planner.use_sim_time"), bool),
-            Argument("world", "warehouse:100000", "warehouse:SEED, barn:SEED, map:FILE or a task",
+            Argument("world", "warehouse:100000",
+                     "warehouse:SEED, barn:SEED, arena:SEED, map:FILE, a task",
                      ("sim_robot.world",)),
             Argument("exit_when_done", "false", "end with the episode",
                      ("sim_robot.exit_when_done",), bool),

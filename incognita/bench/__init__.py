@@ -28,6 +28,7 @@ COMMANDS = {
     "find": ("find", "Things found by class in unseen furnished floors (0.3 core-hours)."),
     "reward": ("reward", "The reward model on unseen things, words, cameras (1.5 core-hours)."),
     "reward-rl": ("reward_rl", "PPO on the reward model's scores beside the truth (5 core-hours)."),
+    "reward-loop": ("reward_loop", "Robot drives recorded, scored, tuned on; before and after."),
     "reward-ladder": ("reward_ladder", "Offline error against success in training (2 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "terrain": ("terrain", "Energy over unseen hills beside the shortest way (0.1 core-hours)."),
