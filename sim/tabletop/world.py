@@ -35,6 +35,8 @@ class TableWorld:
     def rollout(self, rng: np.random.Generator) -> Rollout:
         """Draw a scene and a script, play it, look."""
         scene = draw_scene(rng, self.scene)
+        while not all(instructions(scene, (family,)) for family in self.families):
+            scene = draw_scene(rng, self.scene)  # nothing can be stacked on balls alone
         script = draw_script(rng, scene, self.families)
         qpos: list[NDArray[np.float64]] = []
         data = self._view.table.data

@@ -12,6 +12,7 @@ from sim.tabletop.rubric import FAMILIES, Instruction, instructions, probe_table
 from sim.tabletop.scene import PAD_M, SceneConfig, draw_scene
 from sim.tabletop.scripts import draw_script, run
 from sim.tabletop.view import TableView, project
+from sim.tabletop.world import TableWorld
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,13 @@ def test_the_reference_of_a_push_is_ten_centimetres_on(placed):
     scene, first = placed
     goal = rubric.reference_xyz(Instruction("push", 0, 2), scene, first)
     np.testing.assert_allclose(goal - first.things[0, :3], (0, 0.1, 0), atol=1e-3)
+
+
+def test_scenes_in_which_nothing_can_be_asked_are_drawn_again():
+    balls = tuple((colour, "ball") for colour in ("red", "green", "blue"))
+    config = SceneConfig(combos=(*balls, ("yellow", "cube")))
+    world = TableWorld(config, ("stack",))
+    for seed in range(6):  # one in four scenes holds balls alone
+        rollout = world.rollout(np.random.default_rng(seed))
+        assert rollout.told[rollout.asked].family == "stack"
+    world.close()
