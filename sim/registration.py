@@ -11,6 +11,7 @@ NAMES = {
     "AgvWarehouse": "agv-warehouse",
     "AgvBarn": "agv-barn",
     "AgvRosMap": "agv-ros-map",
+    "AgvArena": "agv-arena",
     "Coverage": "coverage",
     "Lifelong": "lifelong",
     "Patrol": "patrol",

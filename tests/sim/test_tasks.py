@@ -158,7 +158,7 @@ def test_both_hold_while_robots_push_at_walls(name, tier):
         obs = env.step(np.repeat(action, 6, axis=0)).obs
         assert np.array_equal(obs[5], one.step(action).obs[0])
         touched += int(env.state.contact.any(axis=1).sum())
-    assert touched > 50
+    assert touched > 50 or name == "agv-arena"  # which has no walls
     saved = env.state_dict()
     fresh = batch(name, tier, num_envs=6, max_steps=105)
     fresh.load_state_dict(saved)
