@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from learning import checkpoint
@@ -33,7 +33,7 @@ from toponav.meta_net import MetaNet, padded
 
 from .explorer_data import Labelled, labelled, load, save
 from .explorer_improve import policy_labels
-from .train import git_revision
+from .train import git_revision, open_run, progress
 
 DRAWN_FROM = 1_000_000
 """Seed of the first map drawn to learn from; benchmarks draw theirs below."""
@@ -117,18 +117,9 @@ def train_explorer(
         FileExistsError: the folder holds a run already and ``resume`` is off.
     """
     torch.set_num_threads(1)  # first of all: initial weights depend on it
-    out = Path(folder)
-    if (out / "recipe.json").exists() and not resume:
-        raise FileExistsError(f"folder must be new, or say --resume; got {out}")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    out = open_run(folder, recipe, resume)
     began, revision = time.time(), git_revision()
-    text = TextColumn("{task.fields[note]}")
-    columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), text,
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=quiet) as bar:
+    with progress(console, quiet) as bar:
         net, curve, count = _stages(recipe, out, bar)
     result: dict[str, Any] = {
         "recipe": recipe.name, "seed": recipe.seed, "states": count,

@@ -20,14 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
 from learning import checkpoint
@@ -37,7 +30,7 @@ from sim.rollout import FRAMES, PROBES
 from sim.words import say
 
 from .reward_data import TRAINED, Examples, Rollouts, load, make
-from .train import git_revision
+from .train import git_revision, open_run, progress
 
 
 @dataclass(frozen=True)
@@ -118,18 +111,10 @@ def train_reward(
         FileExistsError: the folder holds a run already and ``resume`` is off.
     """
     torch.set_num_threads(1)  # first of all: initial weights depend on it
-    out = Path(folder)
-    if (out / "recipe.json").exists() and not resume:
-        raise FileExistsError(f"folder must be new, or say --resume; got {out}")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    out = open_run(folder, recipe, resume)
     began, revision = time.time(), git_revision()
-    columns = (
-        TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
     config = SmallConfig()
-    with Progress(*columns, console=console, disable=quiet) as bar:
+    with progress(console, quiet) as bar:
         for source, count in (
             ("train", recipe.rollouts), ("train_arena", recipe.drives), ("val", recipe.val),
             ("val_arena", recipe.val),
@@ -148,7 +133,6 @@ def train_reward(
         "revision": SmallModel(out / "model").info.revision,
     }  # fmt: skip
     (out / "result.json").write_text(json.dumps(result, indent=2))
-    (out / "curve.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
     return result
 
 

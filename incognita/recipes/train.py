@@ -112,15 +112,7 @@ def _train(
     console: Console | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Learn to the end of the phase with a progress bar."""
-    text = TextColumn("{task.fields[note]}")
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        text,
-    )
-    with Progress(*columns, console=console, disable=quiet) as bar:
+    with progress(console, quiet) as bar:
         title = f"{phase.recipe.name} {phase.name}"
         job = bar.add_task(title, total=phase.until, completed=ppo.steps, note="")
 
@@ -185,6 +177,28 @@ def write_policy(
             "settings": json.loads(json.dumps(asdict(recipe), default=str)),
         },
         seeds=[recipe.seed], evaluation=evaluation, rate_hz=1 / CONTROL_DT,
+    )  # fmt: skip
+
+
+def open_run(folder: str | Path, recipe: Any, resume: bool) -> Path:
+    """Make the folder of a run and write ``recipe.json`` into it.
+
+    Raises:
+        FileExistsError: the folder holds a run already and ``resume`` is off.
+    """
+    out = Path(folder)
+    if (out / "recipe.json").exists() and not resume:
+        raise FileExistsError(f"folder must be new, or say --resume; got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    return out
+
+
+def progress(console: Console | None, quiet: bool) -> Progress:
+    """A progress display; every task has a field ``note``."""
+    return Progress(
+        TextColumn("[bold]{task.description}"), BarColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console, disable=quiet,
     )  # fmt: skip
 
 
