@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 VERSION = "0.1.0"
 
 ROOMS = (
-    "incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "reward_vlm",
-    "ros_nodes",
+    "incognita", "curiosity", "episodes", "learning", "sim", "rnd_agv", "toponav", "evovla",
+    "reward_vlm", "ros_nodes",
 )  # fmt: skip
 
 NODES = (

@@ -46,7 +46,7 @@ def names(text: str) -> frozenset[str]:
 
 
 GROUND = names("curiosity episodes")
-ISLANDS = GROUND | names("learning rnd_agv toponav reward_vlm")
+ISLANDS = GROUND | names("learning rnd_agv toponav evovla reward_vlm")
 
 TABLE = {
     "curiosity": Room(packages=names("numpy torch")),
@@ -73,6 +73,14 @@ TABLE = {
             "_jit.py": names("numba"),
             "camera.py": names("torch transformers safetensors"),
             "meta_net.py": names("torch"),
+        },
+    ),
+    "evovla": Room(
+        rooms=GROUND | {"learning"},
+        packages=names("numpy torch"),
+        doors={
+            "clip_scorer.py": names("transformers"),
+            "tiny_scorer.py": names("safetensors"),
         },
     ),
     "reward_vlm": Room(
@@ -179,6 +187,8 @@ def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
         ("rnd_agv/grid.py", "from ..sim import batch"),
         ("curiosity/rnd.py", "import learning"),
         ("episodes/writer.py", "import importlib; importlib.import_module('curiosity')"),
+        ("evovla/stages.py", "import httpx"),
+        ("evovla/stage_reward.py", "from transformers import CLIPModel"),
         ("learning/ppo.py", "import stable_baselines3"),
         ("learning/ppo.py", "import onnx.helper"),
         ("ros_nodes/agv_planner.py", "from sim.worlds import warehouse"),

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("agv_planner", "guard", "sim_robot")
 ROOMS = (
-    "curiosity", "episodes", "incognita", "learning", "reward_vlm", "rnd_agv", "ros_nodes", "sim",
-    "toponav",
+    "curiosity", "episodes", "evovla", "incognita", "learning", "reward_vlm", "rnd_agv",
+    "ros_nodes", "sim", "toponav",
 )  # fmt: skip
 
 
