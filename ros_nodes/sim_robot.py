@@ -252,7 +252,6 @@ class Robot:
 
         self.goal = create(PoseStamped, f"{topic}goal_pose", 1)
         self.map = create(OccupancyGrid, f"{topic}map", kept)
-        self.state = create(String, f"{topic}episode", kept)
         self.instruction = create(String, f"{topic}instruction", kept)
         self.result = create(String, f"{topic}outcome", kept)
         self.camera = create(CompressedImage, f"{topic}camera/image_raw/compressed", 1)
@@ -390,7 +389,7 @@ class SimRobot(Node):
             self._finish(robot, outcome)
 
     def _finish(self, robot: Robot, outcome: str) -> None:
-        """Store the episode and say how it ended, as JSON on ``episode`` and ``outcome``."""
+        """Store the episode and say how it ended, as JSON on ``outcome``."""
         fleet, k = self.fleet, robot.k
         robot.outcome = outcome
         result = {
@@ -403,8 +402,7 @@ class SimRobot(Node):
         if robot.builder is not None and len(robot.builder):
             robot.episode_id = robot.builder.finish(result)
             result["episode"] = robot.episode_id
-        for out in (robot.state, robot.result):
-            out.publish(String(data=json.dumps(result)))
+        robot.result.publish(String(data=json.dumps(result)))
         self.get_logger().info(f"{self.config.namespaces[k] or 'robot'}: {json.dumps(result)}")
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ def test_a_drive_ends_at_the_goal_and_in_the_store(stage, probe, world, tier, rt
     pytest.importorskip("zarr", reason="recording needs zarr")
     from episodes import EpisodeReader
 
-    results = probe.listen(String, "episode", KEPT)
+    results = probe.listen(String, "outcome", KEPT)
     store = stage.folder / "store"
     words = [f"world:={world}", f"tier:={tier}", f"rtf:={rtf}", "seed:=2", f"episodes:={store}"]
     process = bringup(stage, "policy:=dwa", "autoarm:=true", "exit_when_done:=true", *words)

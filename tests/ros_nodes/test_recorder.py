@@ -182,6 +182,7 @@ def test_an_arena_is_driven_and_recorded_with_its_camera(stage, probe):
     pytest.importorskip("mujoco", reason="the simulated robot needs mujoco")
     store = stage.folder / "store"
     stored = probe.listen(String, "episode_recorder/stored")
+    told = probe.listen(String, "instruction", KEPT)
     stage.node("episode_recorder", episodes=store, camera="mast", autostart="true",
                use_sim_time="true", task="agv-arena")  # fmt: skip
     probe.until(lambda: probe.node.count_publishers("episode_recorder/stored"), 30.0, "recorder")
@@ -191,7 +192,7 @@ def test_an_arena_is_driven_and_recorded_with_its_camera(stage, probe):
     result = json.loads(stored[0][1].data)
     assert result["outcome"] == "success" and result["refused"] == 0, stage.log("bringup")
     episode = EpisodeReader(store).open(result["episode"])
-    assert episode.attrs["instruction"] == "park at the green dome"
+    assert episode.attrs["instruction"] == told[-1][1].data != ""
     assert episode.cameras["mast"].shape == (96, 96, 3) and episode.frame("mast", 0).std() > 10
     a = {name: np.asarray(values) for name, values in episode.arrays.items()}
     assert np.hypot(*(a["pose_w"][-1, :2] - a["goal_w"][-1])) < 1.0
