@@ -120,31 +120,33 @@ def _servo(
     act.forcelimited, act.forcerange = True, [-force, force]
 
 
-def inverse(xyz: ArrayLike, yaw: float) -> NDArray[np.float64]:
-    """Joint angles that hold the grip at a point with the tool pointing straight down.
+def inverse(xyz: ArrayLike, yaw: ArrayLike, near: ArrayLike = 0.0) -> NDArray[np.float64]:
+    """Joint angles that hold the grip at points with the tool pointing straight down.
 
     Args:
-        xyz: (3,) of the grip in the frame of the arm, m.
-        yaw: of the gripper about the vertical, rad; fingers close along its y axis.
+        xyz: (..., 3) of the grip in the frame of the arm, m.
+        yaw: (...) of the gripper about the vertical, rad; fingers close along its y axis.
+        near: (...) angle of the tool joint, rad. Half a turn is the same to a gripper: of the
+            angles that do, the one nearest to this is taken.
 
     Returns:
-        (6,) rad, elbow up. A point out of reach is drawn in to the nearest that can be reached
+        (..., 6) rad, elbow up. A point out of reach is drawn in to the nearest that can be reached
         along the same bearing.
     """
-    x, y, z = np.asarray(xyz, np.float64)
-    bearing = float(np.arctan2(y, x))
-    r, up = float(np.hypot(x, y)), float(z + TOOL_M - SHOULDER_M)
-    far, most = float(np.hypot(r, up)), UPPER_M + FORE_M - 1e-3
-    if far > most:
-        r, up = r * most / far, up * most / far
-        far = most
-    far = max(far, abs(UPPER_M - FORE_M) + 0.05)
-    elbow = float(np.arccos(np.clip(
+    x, y, z = np.moveaxis(np.asarray(xyz, np.float64), -1, 0)
+    bearing = np.arctan2(y, x)
+    r, up = np.hypot(x, y), z + TOOL_M - SHOULDER_M
+    far, most = np.hypot(r, up), UPPER_M + FORE_M - 1e-3
+    drawn_in = np.where(far > most, most / far, 1.0)
+    r, up = r * drawn_in, up * drawn_in
+    far = np.clip(far, abs(UPPER_M - FORE_M) + 0.05, most)
+    elbow = np.arccos(np.clip(
         (far**2 - UPPER_M**2 - FORE_M**2) / (2 * UPPER_M * FORE_M), -1, 1
-    )))  # fmt: skip
-    inner = float(np.arctan2(FORE_M * np.sin(elbow), UPPER_M + FORE_M * np.cos(elbow)))
-    shoulder = float(np.arctan2(r, up)) - inner
-    roll = bearing - yaw
-    roll = (roll + np.pi / 2) % np.pi - np.pi / 2  # half a turn is the same to a gripper
-    angles = np.array([bearing, shoulder, elbow, 0.0, np.pi - shoulder - elbow, roll])
+    ))  # fmt: skip
+    inner = np.arctan2(FORE_M * np.sin(elbow), UPPER_M + FORE_M * np.cos(elbow))
+    shoulder = np.arctan2(r, up) - inner
+    roll = bearing - np.asarray(yaw) - near
+    roll = (roll + np.pi / 2) % np.pi - np.pi / 2 + near
+    zero = np.zeros_like(bearing)
+    angles = np.stack([bearing, shoulder, elbow, zero, np.pi - shoulder - elbow, roll], axis=-1)
     return np.asarray(np.clip(angles, RANGES[:, 0], RANGES[:, 1]), np.float64)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..backend import CONTROL_DT, PHYSICS_DT
 from .arm import FINGERS, JOINTS, OPEN_M, SPEEDS, ArmColours, add_arm, inverse
-from .scene import PAD_M, TABLES, Scene
+from .scene import PAD_M, TABLES, Look, Scene
 
 SUBSTEPS = round(CONTROL_DT / PHYSICS_DT)
 MOST_THINGS, MOST_PADS = 4, 2
@@ -28,10 +28,10 @@ GONE = (0.0, 3.0, -0.5)
 _KINDS = {"cube": "BOX", "brick": "BOX", "cylinder": "CYLINDER", "ball": "SPHERE"}
 
 
-def table_spec() -> mujoco.MjSpec:
-    """Arm, table, floor, a light, a camera, and places for things and pads."""
+def bench_spec(name: str) -> mujoco.MjSpec:
+    """A table with its textures, a floor, a light and the camera ``side``; no arm yet."""
     spec = mujoco.MjSpec()
-    spec.modelname, spec.compiler.degree = "tabletop", False
+    spec.modelname, spec.compiler.degree = name, False
     option = spec.option
     option.timestep, option.integrator = PHYSICS_DT, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone, option.impratio = mujoco.mjtCone.mjCONE_ELLIPTIC, 10.0
@@ -54,6 +54,13 @@ def table_spec() -> mujoco.MjSpec:
             pos=(0.26, 0, -0.02), contype=int(solid), conaffinity=int(solid), material=table,
             group=1, friction=(0.8, 0.005, 0.0001),
         )  # fmt: skip
+    return spec
+
+
+def table_spec() -> mujoco.MjSpec:
+    """The bench with the arm, and places for things and pads."""
+    spec = bench_spec("tabletop")
+    world = spec.worldbody
     for i in range(MOST_PADS):
         for kind in ("CYLINDER", "BOX"):
             world.add_geom(
@@ -185,15 +192,7 @@ class Tabletop:
                 geom.pos[:] = (*scene.pads[i].xy_m, 0.0005) if here else GONE
                 if here:
                     geom.rgba[:] = (*scene.pads[i].rgb, 1)
-        for table in TABLES:
-            m.geom(f"table_{table}").rgba[:] = (*look.table_rgb, float(table == look.table))
-        m.geom("floor").rgba[:] = (*look.floor_rgb, 1)
-        m.geom_rgba[self._links, :3] = look.arm_rgb
-        m.light_dir[0] = np.array(look.light) / np.linalg.norm(look.light)
-        m.light_diffuse[0], m.light_ambient[0] = look.diffuse, look.ambient
-        pos, quat = camera_pose(look)
-        camera = m.camera("side")
-        camera.pos[:], camera.quat[:], camera.fovy[0] = pos, quat, look.fovy_deg
+        dress(m, look, self._links)
 
     def step(self, xyz: ArrayLike, yaw: float, opening: float) -> TableState:
         """Drive the gripper towards a pose for 50 ms, no joint faster than it may.
@@ -249,8 +248,21 @@ class Tabletop:
         )  # fmt: skip
 
 
-def camera_pose(look: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(3,) position and (4,) quat_wxyz of the camera of a :class:`sim.tabletop.scene.Look`."""
+def dress(model: Any, look: Look, links: list[int]) -> None:
+    """Write a look into a model of :func:`bench_spec`; ``links`` are the geoms of the arm."""
+    for table in TABLES:
+        model.geom(f"table_{table}").rgba[:] = (*look.table_rgb, float(table == look.table))
+    model.geom("floor").rgba[:] = (*look.floor_rgb, 1)
+    model.geom_rgba[links, :3] = look.arm_rgb
+    model.light_dir[0] = np.array(look.light) / np.linalg.norm(look.light)
+    model.light_diffuse[0], model.light_ambient[0] = look.diffuse, look.ambient
+    pos, quat = camera_pose(look)
+    camera = model.camera("side")
+    camera.pos[:], camera.quat[:], camera.fovy[0] = pos, quat, look.fovy_deg
+
+
+def camera_pose(look: Look) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(3,) position and (4,) quat_wxyz of the side camera of a look."""
     a, e = look.azimuth, look.elevation
     back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     right = np.array([-np.sin(a), np.cos(a), 0.0])
