@@ -31,8 +31,8 @@ def serve(
     decoders: Annotated[int, typer.Option(min=1, help="Processes that decode media.")] = 2,
     body_mb: Annotated[int, typer.Option(min=1, help="Largest request, MiB.")] = 32,
     drain_s: Annotated[
-        float, typer.Option(min=0.1, help="After SIGTERM, seconds for what was accepted.")
-    ] = 8.0,
+        float, typer.Option(min=3.0, help="Seconds from SIGTERM to the end, whatever hangs.")
+    ] = 10.0,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
     """Serve rewards for episodes over HTTP; SIGTERM or Ctrl-C lets accepted requests finish."""

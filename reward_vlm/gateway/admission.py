@@ -60,6 +60,7 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._jobs: set[_Job] = set()
         self._free = model.info.workers
+        self._abandoned = False
         self._clip_s = 0.0
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -104,9 +105,11 @@ class Batcher:
         """Judge a clip that has a slot. It is not begun after its deadline.
 
         Raises:
-            Refused: 504.
+            Refused: 504, or 503 the service ends.
             ModelError: what the model raised.
         """
+        if self._abandoned:
+            raise _ending()
         job = _Job(clip, self._loop.create_future(), time.monotonic())
         self._waiting.append(job)
         self._jobs.add(job)
@@ -120,9 +123,10 @@ class Batcher:
             self._jobs.discard(job)
 
     def abandon(self) -> None:
-        """Refuse all that is still here: the service ends now."""
+        """Refuse all that is still here or comes: the service ends now."""
+        self._abandoned = True
         for job in self._jobs:
-            _settle(job.future, None, Refused(503, "draining", "the service is shutting down", 5))
+            _settle(job.future, None, _ending())
 
     async def ready(self) -> None:
         """The model's own forward pass, in a worker thread, after what is at work there.
@@ -196,6 +200,10 @@ class Batcher:
 
 def _full(expected_s: float) -> Refused:
     return Refused(429, "queue_full", "too many clips are waiting", expected_s)
+
+
+def _ending() -> Refused:
+    return Refused(503, "draining", "the service is shutting down", 5)
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:

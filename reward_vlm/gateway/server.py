@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import signal
 import socket
@@ -17,7 +18,7 @@ from .app import create_app
 from .auth import Keys
 from .protocol import guarded
 from .service import Service
-from .settings import Settings
+from .settings import CLOSING_S, Settings
 
 log = logging.getLogger(__name__)
 HEADER_BYTES = 16 << 10
@@ -29,7 +30,8 @@ class Server(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, then finishes what was accepted and refuses what is new.
 
     For ``drain_notice_s`` new requests still get a 503 (a load balancer then knows), after that
-    the socket closes. A second signal ends it at once.
+    the socket closes. A second signal ends it at once. The process ends ``drain_s`` after the first
+    at the latest; if a model then still holds it up, with 1 and the stacks of all threads.
     """
 
     def __init__(self, models: Sequence[RewardModel], settings: Settings) -> None:
@@ -44,7 +46,8 @@ class Server(uvicorn.Server):
                 ws="websockets-sansio", ws_max_size=settings.image_bytes + 1024,
                 ws_ping_interval=10.0, ws_ping_timeout=10.0,
                 timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
-                timeout_graceful_shutdown=1, h11_max_incomplete_event_size=HEADER_BYTES,
+                timeout_graceful_shutdown=CLOSING_S / 4,  # type: ignore[arg-type]
+                h11_max_incomplete_event_size=HEADER_BYTES,
                 server_header=False, access_log=False, log_config=None, proxy_headers=False,
             )
         )  # fmt: skip
@@ -63,6 +66,8 @@ class Server(uvicorn.Server):
         """Begin the drain; the second time, end."""
         if self.service.draining:
             self.should_exit = self.force_exit = True
+        else:  # in C, of a thread of its own: nothing that hangs in Python holds it up
+            faulthandler.dump_traceback_later(self.settings.drain_s, exit=True)
         self.stopped_by = self.stopped_by or sig
         self.service.draining = True
 
@@ -84,16 +89,17 @@ class Server(uvicorn.Server):
                 self._drain_since = now
                 log.info("draining", extra={"under_way": self.gate.under_way})
             took = now - self._drain_since
-            if took > self.settings.drain_s:
+            late = took > self.settings.drain_s - CLOSING_S
+            if late:
                 for batcher in self.service.batchers.values():
                     batcher.abandon()
             idle = not self.gate.under_way and took > self.settings.drain_notice_s
-            self.should_exit = idle or took > self.settings.drain_s + 0.5
+            self.should_exit = idle or late
         return await super().on_tick(counter)
 
 
 def serve(models: Sequence[RewardModel], settings: Settings) -> int | None:
-    """Serve until a signal; returns its number.
+    """Serve until a signal; returns its number. The process must end then, see ``drain_s``.
 
     Raises:
         SystemExit: the address cannot be bound, or the decoders do not start.

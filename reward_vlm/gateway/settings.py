@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ..decode import Limits
 
+CLOSING_S = 2.0
+"""Of ``drain_s``, for the last answers to leave and the process to end."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -64,8 +67,9 @@ class Settings:
     """``/readyz`` fails if the forward pass takes longer."""
     ready_cache_s: float = 1.0
     """So long a forward pass counts for further ``/readyz``."""
-    drain_s: float = 8.0
-    """After SIGTERM, accepted requests have so long to finish."""
+    drain_s: float = 10.0
+    """From SIGTERM to the end of the process at most, whatever hangs. Accepted requests have until
+    :data:`CLOSING_S` before then; what is not answered by then is answered 503."""
     drain_notice_s: float = 1.0
     """After SIGTERM, new requests are answered 503 at least so long before the socket closes."""
 
@@ -77,5 +81,8 @@ class Settings:
                 raise ValueError(f"{name} must be > 0 and finite, got {value}")
         if self.port > 65535:
             raise ValueError(f"port must be at most 65535, got {self.port}")
+        if self.drain_s < CLOSING_S + self.drain_notice_s:
+            least = CLOSING_S + self.drain_notice_s
+            raise ValueError(f"drain_s must be >= {least:g}, got {self.drain_s}")
         if self.stream_frames < 2:
             raise ValueError(f"stream_frames must be >= 2, got {self.stream_frames}")

@@ -87,6 +87,7 @@ def test_a_log_line_is_json_without_the_text_of_an_error():
 
 
 def test_settings_are_checked(tmp_path):
-    for bad in ({"queue": 0}, {"answer_s": float("nan")}, {"port": 70_000}, {"stream_frames": 1}):
+    for bad in ({"queue": 0}, {"answer_s": float("nan")}, {"port": 70_000}, {"stream_frames": 1},
+                {"drain_s": 2.5}):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(bad))):
             Settings(keys=tmp_path, **bad)

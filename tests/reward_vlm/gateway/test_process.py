@@ -3,6 +3,8 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -150,15 +152,44 @@ def test_at_sigterm_what_was_accepted_finishes_and_new_requests_get_503():
 
 
 def test_a_hung_model_does_not_hold_up_the_exit():
-    with standing("--set", "drain_s=1") as stand:
+    with standing("--set", "drain_s=3.5") as stand:
         found = []
         thread = threading.Thread(target=lambda: found.append(post(stand, "fault:sleep30")))
         thread.start()
         time.sleep(0.5)
+        begun = time.monotonic()
         stand.process.send_signal(signal.SIGTERM)
         assert stand.process.wait(6) == 0
+        assert 1.5 <= time.monotonic() - begun < 3.5
         thread.join()
         assert found[0].status_code == 503 and found[0].json()["code"] == "draining"
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from incognita.bench.reward_stand import BrightnessModel
+from reward_vlm.gateway.server import serve
+from reward_vlm.gateway.settings import Settings
+model = BrightnessModel()
+model.close = lambda: time.sleep(60)
+serve([model], Settings(keys=Path(sys.argv[1]), port=0, decoders=1, drain_s=3, drain_notice_s=0.2))
+"""
+
+
+def test_a_model_that_hangs_at_its_end_is_given_the_drain_deadline_and_no_more(key_file):
+    command = [sys.executable, "-c", HANGS, str(key_file[0])]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            assert "listening on" in process.stdout.readline()
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert 2.5 < time.monotonic() - begun < 4.0
+    assert process.returncode == 1 and "in close" in said  # where it hangs
 
 
 def test_a_key_is_made_and_shown_once(tmp_path, capsys):
