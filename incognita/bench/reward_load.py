@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .hostile_media import multipart
+from .hostile_requests import multipart
 from .reward_stand import Stand, clip_frames, npz
 
 NUMBER = b"clip 00000000"

@@ -24,7 +24,8 @@ from reward_vlm.decode import Kind, Limits, decode
 from reward_vlm.model import Clip, RewardModel
 
 from ..recipes.train import machine
-from .hostile_media import GOOD, MP4, NPZ, multipart
+from .hostile_media import MP4, NPZ
+from .hostile_requests import GOOD, multipart
 from .reward_load import Load, refusal_problems, request_bytes
 from .reward_stand import BrightnessModel, Stand, clip_frames, mp4, npz, standing
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from incognita.bench import reward_faults, serve
-from incognita.bench.hostile_media import cases
+from incognita.bench.hostile_requests import cases
 from incognita.bench.reward_load import Outcome, Reply, refusal_problems
+from incognita.bench.reward_probe import unlike
 
 
 def test_the_hostile_requests_are_many_and_differ(tmp_path):
@@ -17,7 +18,7 @@ def test_the_hostile_requests_are_many_and_differ(tmp_path):
 
 def test_a_wrong_answer_counts_as_a_problem():
     good = {"content-type": "application/problem+json"}
-    assert reward_faults.unlike(httpx.Response(422, headers=good, text="{}"), 422) == []
+    assert unlike(httpx.Response(422, headers=good, text="{}"), 422) == []
     for response in (
         httpx.Response(500, headers=good, text="{}"),
         httpx.Response(422, json={}),
@@ -25,7 +26,7 @@ def test_a_wrong_answer_counts_as_a_problem():
         httpx.Response(422, headers=good, text='File "/usr/lib/x.py", line 1'),
         httpx.Response(422, headers=good, text="at 0x7f3a99001100"),
     ):
-        assert reward_faults.unlike(response, 422, 429)
+        assert unlike(response, 422, 429)
 
 
 def test_overhead_is_paired():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import websockets.sync.client
 
-from incognita.bench.hostile_media import GOOD, multipart
+from incognita.bench.hostile_requests import GOOD, multipart
 from incognita.bench.reward_stand import clip_frames, npz, standing
 from incognita.serve import serve
 from reward_vlm.gateway.auth import Keys
