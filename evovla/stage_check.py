@@ -24,8 +24,8 @@ LEAST_WORDS, MOST_WORDS = 3, 48
 APPEARANCE = frozenset(
     "red green blue yellow orange purple violet pink cyan magenta brown black white grey gray "
     "beige golden silver dark bright pale colour color coloured colored colourful "
-    "shiny glossy matte textured texture striped dotted checkered patterned wooden metallic plastic "
-    "transparent translucent opaque reflective shadow lighting illuminated".split()
+    "shiny glossy matte textured texture striped dotted checkered patterned wooden metallic "
+    "plastic transparent translucent opaque reflective shadow lighting illuminated".split()
 )
 """Words that tell how a thing looks, not where it is or what touches it."""
 _NEGATIONS = frozenset("not no without never neither nor".split())
