@@ -71,7 +71,7 @@ def draw_arena(rng: np.random.Generator, config: ArenaConfig) -> Arena:
             break
     picked = rng.choice(len(config.combos), LANDMARKS, replace=False)
     look = draw_look(rng, SceneConfig(azimuth=config.azimuth, elevation=config.elevation))
-    far = float(rng.uniform(6.6, 7.6))
+    far = float(rng.uniform(7.4, 8.4))
     target = (float(rng.normal(0, 0.15)), float(rng.normal(0, 0.15)), 0.1)
     return Arena(
         tuple(config.combos[i] for i in picked), spots[1:],

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import typer
@@ -22,7 +23,7 @@ from rich.progress import track
 
 from reward_vlm.backends import open_model
 from reward_vlm.benchmark import read_split
-from reward_vlm.model import Clip, Judgement, RewardModel
+from reward_vlm.model import Clip, Doubt, Judgement, RewardModel
 from reward_vlm.rubric import macro_mae
 from sim.rollout import FRAMES, World
 from sim.tabletop.world import PolicyWorld
@@ -36,6 +37,8 @@ from ..reward_pictures import Shown, filmstrips
 from ..stats import bootstrap_interval
 from ..table_rl import ENVS, TASKS, table_env, train_ours
 
+CLIPS = 3
+"""Of each rollout."""
 CELLS = ("original", "clip", "counterfactual", "failure")
 """Done as told; a beginning; another instruction on the same video; told and failed."""
 SETS: dict[str, tuple[tuple[str, ...], bool]] = {
@@ -53,15 +56,33 @@ FAMILY = 0.9
 
 
 @dataclass(frozen=True)
-class Example:
-    """A clip with its truth."""
+class Truth:
+    """What is true of a clip."""
 
-    clip: Clip
     label: int
     cell: str
     family: str
     labels: NDArray[np.int8]
     """(T,) at every frame."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip with its truth."""
+
+    clip: Clip
+    truth: Truth
+
+
+class Judge(Protocol):
+    """A reward model or a baseline."""
+
+    def judge(self, clips: Sequence[Clip]) -> list[Judgement]:
+        """One judgement of each clip."""
+        ...
+
+
+Judged = list[tuple[Truth, Judgement]]
 
 
 def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]:
@@ -84,10 +105,10 @@ def examples(rollouts: Rollouts, held_out: bool, seed: int) -> Iterator[Example]
         for cell, i, k in picks:
             words = say(told[i], rng, held_out)
             frames = rollouts.images(episode, np.arange(k + 1))
-            yield Example(
-                Clip(words, {"side": frames}, 5.0), int(labels[episode, i, k]), cell,
-                told[i].family, labels[episode, i, : k + 1],
-            )  # fmt: skip
+            truth = Truth(
+                int(labels[episode, i, k]), cell, told[i].family, labels[episode, i, : k + 1]
+            )
+            yield Example(Clip(words, {"side": frames}, 5.0), truth)
 
 
 class Blind:
@@ -118,37 +139,35 @@ class Blind:
 
 
 def judge_all(
-    model: RewardModel, items: Iterator[Example], total: int, note: str
-) -> list[tuple[Example, Judgement]]:
-    """Every example judged, in batches; of their clips only the task is kept."""
-    out: list[tuple[Example, Judgement]] = []
-    batch: list[Example] = []
-    for item in track(items, f"{note:24}", total=total, console=console, transient=True):
-        batch.append(item)
-        if len(batch) == model.info.max_batch:
-            out += zip(batch, model.judge([b.clip for b in batch]), strict=True)
-            batch = []
-    if batch:
-        out += zip(batch, model.judge([b.clip for b in batch]), strict=True)
+    judges: Mapping[str, Judge], items: Iterator[Example], total: int, note: str, batch: int = 32
+) -> dict[str, Judged]:
+    """Every example judged by every judge, in batches; the clips are not kept."""
+    out: dict[str, Judged] = {name: [] for name in judges}
+    shown = iter(track(items, f"{note:24}", total=total, console=console, transient=True))
+    while some := list(islice(shown, batch)):
+        for name, judge in judges.items():
+            found = judge.judge([item.clip for item in some])
+            out[name] += [(i.truth, j) for i, j in zip(some, found, strict=True)]
     return out
 
 
-def figures(judged: list[tuple[Example, Judgement]]) -> dict[str, Any]:
-    """Errors of one model on one set."""
+def figures(judged: Judged, doubt: Doubt | None = None) -> dict[str, Any]:
+    """Errors of one model on one set; ``doubt`` says when the service would abstain."""
     errors: dict[str, list[float]] = {cell: [] for cell in CELLS}
     families: dict[str, list[float]] = {}
-    for example, judgement in judged:
-        error = abs(judgement.score - example.label)
-        errors[example.cell].append(error)
-        families.setdefault(example.family, []).append(error)
-    labels = np.array([example.label for example, _ in judged])
+    for truth, judgement in judged:
+        error = abs(judgement.score - truth.label)
+        errors[truth.cell].append(error)
+        families.setdefault(truth.family, []).append(error)
+    labels = np.array([truth.label for truth, _ in judged])
+    reasons = [(doubt or Doubt()).reason(j) for _, j in judged]
     return {
         "macro_mae": over_cells(errors),
         "cells": {
             k: {"mae": float(np.mean(v)) if v else None, "clips": len(v)} for k, v in errors.items()
         },
         "families": {k: float(np.mean(v)) for k, v in families.items()},
-        "abstains": float(np.mean([_doubts(j) for _, j in judged])),
+        "abstains": float(np.mean([reason is not None for reason in reasons])),
         **calibration(labels, [j for _, j in judged]), **ranking(labels, [j for _, j in judged]),
     }  # fmt: skip
 
@@ -158,38 +177,50 @@ def over_cells(errors: dict[str, list[float]]) -> float:
     return macro_mae({cell: values for cell, values in errors.items() if values})
 
 
-def _doubts(judgement: Judgement) -> bool:
-    return judgement.ood is not None and judgement.ood > 0.99
+def constant(judged: Judged) -> Judged:
+    """The same clips, all given the one score that errs least on them."""
+
+    def error(level: int) -> float:
+        return over_cells(
+            {c: [abs(level - t.label) for t, _ in judged if t.cell == c] for c in CELLS}
+        )
+
+    best = min(range(1, 6), key=error)
+    return [(truth, _certain(best)) for truth, _ in judged]
 
 
-def constants(judged: list[tuple[Example, Judgement]]) -> float:
-    """Macro-MAE of the best constant score, chosen on these very clips."""
-    return min(
-        over_cells({c: [abs(level - e.label) for e, _ in judged if e.cell == c] for c in CELLS})
-        for level in range(1, 6)
-    )
-
-
-def ridge(train: Rollouts, seed: int) -> Callable[[Clip], float]:
+class Ridge:
     """Least squares on how the last frame differs from the first, at 12 x 12 pixels."""
-    rows, labels = [], []
-    for example in examples(train, False, seed):
-        rows.append(_difference(example.clip))
-        labels.append(example.label)
-    x, y = np.stack(rows), np.array(labels, np.float64)
-    weights = np.linalg.solve(x.T @ x + 10.0 * np.eye(x.shape[1]), x.T @ y)
-    return lambda clip: float(np.clip(np.rint(_difference(clip) @ weights), 1, 5))
+
+    def __init__(self, train: Rollouts, seed: int) -> None:
+        rows, labels = [], []
+        for example in examples(train, False, seed):
+            rows.append(self._seen(example.clip))
+            labels.append(example.truth.label)
+        x, y = np.stack(rows), np.array(labels, np.float64)
+        self._weights = np.linalg.solve(x.T @ x + 10.0 * np.eye(x.shape[1]), x.T @ y)
+
+    def judge(self, clips: Sequence[Clip]) -> list[Judgement]:
+        """The nearest score."""
+        return [
+            _certain(int(np.clip(np.rint(self._seen(clip) @ self._weights), 1, 5)))
+            for clip in clips
+        ]
+
+    @staticmethod
+    def _seen(clip: Clip) -> NDArray[np.float64]:
+        frames = next(iter(clip.views.values()))
+        cell = frames.shape[1] // 12
+        small = [
+            frame[: 12 * cell, : 12 * cell].reshape(12, cell, 12, cell, 3).mean(axis=(1, 3)) / 255
+            for frame in (frames[0], frames[-1])
+        ]
+        change = (small[1] - small[0]).ravel()
+        return np.concatenate([change, np.abs(change), [1.0]])
 
 
-def _difference(clip: Clip) -> NDArray[np.float64]:
-    frames = next(iter(clip.views.values()))
-    cell = frames.shape[1] // 12
-    small = [
-        frame[: 12 * cell, : 12 * cell].reshape(12, cell, 12, cell, 3).mean(axis=(1, 3)) / 255
-        for frame in (frames[0], frames[-1])
-    ]
-    change = (small[1] - small[0]).ravel()
-    return np.concatenate([change, np.abs(change), [1.0]])
+def _certain(score: int) -> Judgement:
+    return Judgement(np.eye(5)[score - 1], p_success=float(score == 5))
 
 
 def run_table(
@@ -205,17 +236,20 @@ def run_table(
             make(source, int(rollouts * share), data / f"seed-{seed}", first=seed, world=world)
     for source in VAL:
         make(source, 24 if smoke else 400, data)
-    guess = ridge(load(data, *VAL), 0)
-    table: dict[str, Any] = {name: {} for name in (*models, "ridge", "constant")}
+    judges = models | {"ridge": Ridge(load(data, *VAL), 0)}
+    batch = min(model.info.max_batch for model in models.values())
+    table: dict[str, Any] = {name: {} for name in (*judges, "constant")}
     for name, (sources, held_out) in SETS.items():
-        per_seed = [
-            _one_seed(models, guess, [load(data / f"seed-{seed}", s) for s in sources], held_out,
-                      seed, name)
-            for seed in range(seeds)
-        ]  # fmt: skip
-        for label in table:
-            rows = [row[label] for row in per_seed]
-            table[label][name] = _row(rows)
+        seen: list[dict[str, Judged]] = []
+        for seed in range(seeds):
+            parts = [load(data / f"seed-{seed}", source) for source in sources]
+            items = chain.from_iterable(examples(part, held_out, seed) for part in parts)
+            total = CLIPS * sum(map(len, parts))
+            seen.append(judge_all(judges, items, total, f"{name} {seed}", batch))
+            seen[-1]["constant"] = constant(seen[-1]["model"])
+        for label, row in table.items():
+            doubt = models[label].info.doubt if label in models else None
+            row[name] = _row([judged[label] for judged in seen], doubt)
     return table
 
 
@@ -227,43 +261,14 @@ def learned(task: str, smoke: bool) -> World:
     return PolicyWorld(table_env(t, "none"), policy.act)
 
 
-def _one_seed(
-    models: dict[str, RewardModel], guess: Callable[[Clip], float], parts: list[Rollouts],
-    held_out: bool, seed: int, name: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Of each model what it judged, of each baseline its macro-MAE, on one set and seed."""
-    out: dict[str, Any] = {}
-    for label, model in models.items():
-        out[label] = []
-        for part in parts:
-            items = examples(part, held_out, seed)
-            found = judge_all(model, items, 3 * len(part), f"{label} {name}")
-            out[label] += [(_light(example), judgement) for example, judgement in found]
-    errors: dict[str, list[float]] = {cell: [] for cell in CELLS}
-    for part in parts:
-        for example in examples(part, held_out, seed):
-            errors[example.cell].append(abs(guess(example.clip) - example.label))
-    first: list[tuple[Example, Judgement]] = next(iter(out.values()))
-    return out | {"ridge": over_cells(errors), "constant": constants(first)}
-
-
-def _row(seeds: list[Any]) -> dict[str, Any]:
-    """One field of the table from the seeds' results."""
-    known = not isinstance(seeds[0], float)
-    values = [figures(judged)["macro_mae"] for judged in seeds] if known else seeds
+def _row(seeds: list[Judged], doubt: Doubt | None) -> dict[str, Any]:
+    """One field of the table: all clips, and the spread over the seeds."""
+    values = [figures(judged)["macro_mae"] for judged in seeds]
     low, high = bootstrap_interval(values, np.mean)
-    row = {
+    return figures([pair for judged in seeds for pair in judged], doubt) | {
         "macro_mae": float(np.mean(values)), "seeds": values,
         "interval_95": [float(low), float(high)],
     }  # fmt: skip
-    return row | (figures([pair for judged in seeds for pair in judged]) if known else {}) | row
-
-
-def _light(example: Example) -> Example:
-    """Without its frames."""
-    stub = np.zeros((1, 1, 1, 3), np.uint8)
-    return Example(Clip(example.clip.task, {"side": stub}, 1.0), example.label, example.cell,
-                   example.family, example.labels)  # fmt: skip
 
 
 def draw(model: RewardModel, rollouts: list[Rollouts], file: Path) -> None:
@@ -272,10 +277,11 @@ def draw(model: RewardModel, rollouts: list[Rollouts], file: Path) -> None:
     for part in rollouts:
         count = dict.fromkeys(CELLS, 2)
         for example in examples(part, False, 1):
-            if count[example.cell]:
-                count[example.cell] -= 1
+            truth = example.truth
+            if count[truth.cell]:
+                count[truth.cell] -= 1
                 judged = model.judge([example.clip])[0]
-                shown.append(Shown(example.clip, judged, example.labels, example.cell))
+                shown.append(Shown(example.clip, judged, truth.labels, truth.cell))
     filmstrips(shown, file)
 
 

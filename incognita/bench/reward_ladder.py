@@ -25,7 +25,7 @@ from ..recipes.reward_data import load, make
 from ..recipes.train import machine
 from ..stats import bootstrap_interval
 from ..table_rl import ENVS, TASKS, success_of, train_ours
-from .reward import SETS, examples, figures, judge_all
+from .reward import CLIPS, SETS, examples, figures, judge_all
 
 LEAST, TARGET = 12, 0.6
 """Models wanted, and the correlation."""
@@ -41,11 +41,9 @@ def correlation(rows: NDArray[np.float64], axis: int = 0) -> Any:
 
 def error_of(model: SmallModel, data: Path) -> float:
     """Macro-MAE on the clips of the set ``iid``."""
-    found = []
-    for source in SETS["iid"][0]:
-        rollouts = load(data, source)
-        found += judge_all(model, examples(rollouts, False, 0), 3 * len(rollouts), source)
-    return float(figures(found)["macro_mae"])
+    rollouts = load(data, *SETS["iid"][0])
+    found = judge_all({"": model}, examples(rollouts, False, 0), CLIPS * len(rollouts), "iid")
+    return float(figures(found[""])["macro_mae"])
 
 
 def bench_ladder(

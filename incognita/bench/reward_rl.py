@@ -8,6 +8,7 @@ bare success. One server runs for all, another injects 503s: that may cost time 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +27,12 @@ import typer
 from rich.progress import track
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from reward_vlm.backends import open_model
 from reward_vlm.client import ClientConfig, RewardClient
 from reward_vlm.training import FrameRecorder, RewardCallback
 
 from ..cli import JsonFile, console, emit
-from ..recipes.train import machine
+from ..recipes.train import git_revision, machine
 from ..stats import bootstrap_interval, iqm
 from ..table_rl import ENVS, EVERY, TASKS, Task, Trained, scoring, success_of, table_env, train_ours
 
@@ -119,50 +122,116 @@ def server(spec: str, share: float) -> Iterator[RewardClient]:
 TRAIN = {"sb3": train_sb3, "ours": train_ours}
 
 
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    task: str
+    learner: str
+    reward: str
+    """One of :data:`REWARDS`, or flaky: the server's with 503s in between."""
+    seed: int
+    steps: int
+    revision: str
+    """Of the model that rewards; empty where none does."""
+
+    def run(self, client: RewardClient | None, episodes: int) -> dict[str, Any]:
+        """Train, then count true successes."""
+        t, at = TASKS[self.task], time.perf_counter()
+        true_name = "server" if self.reward == "flaky" else self.reward
+        trained = TRAIN[self.learner](t, true_name, self.seed, self.steps, client)
+        return asdict(self) | {
+            "success": success_of(trained.act, t, episodes), "episodes": episodes,
+            "wall_s": round(time.perf_counter() - at, 1),
+            "missing": int(np.isnan(trained.rewards).sum()), "judged": len(trained.rewards),
+            "hacked": trained.failed_as_good, "failed": trained.failed,
+            "first_rewards": trained.rewards[: 6 * ENVS], "git_revision": git_revision(),
+        }  # fmt: skip
+
+
+class Kept:
+    """Rows of trainings that are done, one JSON line each; in memory alone without a file."""
+
+    def __init__(self, file: Path | None, episodes: int) -> None:
+        self.file, self.episodes = file, episodes
+        self.rows: list[dict[str, Any]] = []
+        if file is not None and file.exists():
+            self.rows = [json.loads(line) for line in file.read_text().splitlines()]
+
+    def find(self, job: Job) -> dict[str, Any] | None:
+        """The row of a job, if it was done before."""
+        wanted = asdict(job) | {"episodes": self.episodes}
+        same = (row for row in self.rows if all(row[k] == v for k, v in wanted.items()))
+        return next(same, None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        self.rows.append(row)
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+
+
+def jobs_of(
+    tasks: list[str], learners: list[str], rewards: list[str], seeds: int, smoke: bool,
+    revision: str,
+) -> list[Job]:  # fmt: skip
+    """All trainings; the flaky server's are short, of seed 0 alone."""
+    out = []
+    for task in tasks:
+        t = TASKS[task]
+        few = 2 * ENVS * 3 * t.steps
+        for learner in learners:
+            for reward in rewards:
+                judged = reward in ("server", "flaky")
+                out += [
+                    Job(task, learner, reward, seed, few if smoke or reward == "flaky" else t.total,
+                        revision if judged else "")
+                    for seed in range(1 if smoke or reward == "flaky" else seeds)
+                ]  # fmt: skip
+    return out
+
+
 def bench_rl(
     model: Annotated[str, typer.Option(help="Model that rewards, as for `serve`.")] = "small",
     seeds: Annotated[int, typer.Option(min=1)] = 5,
     tasks: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(TASKS),
     learners: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LEARNERS),
+    rewards: Annotated[
+        str, typer.Option(help="Comma-separated; flaky: the server with 503s in between.")
+    ] = ",".join((*REWARDS, "flaky")),
     episodes: Annotated[int, typer.Option(min=1, help="Of the evaluation.")] = 100,
+    keep: Annotated[
+        Path | None, typer.Option(help="File of finished trainings, which are not done again.")
+    ] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="One tiny training of each.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """PPO on the service's rewards beside the truth and sparse success (about 5 core-hours)."""
-    chosen, who = tasks.split(","), learners.split(",")
-    for given, known in ((chosen, TASKS), (who, TRAIN)):
+    what, who, paid = tasks.split(","), learners.split(","), rewards.split(",")
+    for given, known in ((what, TASKS), (who, TRAIN), (paid, (*REWARDS, "flaky"))):
         if unknown := set(given) - set(known):
             raise typer.BadParameter(f"must be of {', '.join(known)}, got {', '.join(unknown)}")
-    rows: list[dict[str, Any]] = []
+    judged = {"server", "flaky"} & set(paid)
+    revision = open_model(model).info.revision if judged else ""
+    jobs = jobs_of(what, who, paid, 1 if smoke else seeds, smoke, revision)
+    kept = Kept(keep, 4 if smoke else episodes)
     begun = time.process_time()
-    with server(model, 0.0) as calm, server(model, INJECTED) as flaky:
-        jobs = [
-            (task, learner, rewarded, seed, client)
-            for task in chosen
-            for learner in who
-            for rewarded, client in (*((r, calm) for r in REWARDS), ("flaky", flaky))
-            for seed in range(1 if smoke else seeds)
-            if rewarded != "flaky" or seed == 0
-        ]
-        for task, learner, rewarded, seed, client in track(jobs, "trainings", console=console):
-            t = TASKS[task]
-            total = 2 * ENVS * 3 * t.steps if smoke or rewarded == "flaky" else t.total
-            at = time.perf_counter()
-            true_name = "server" if rewarded == "flaky" else rewarded
-            trained = TRAIN[learner](t, true_name, seed, total, client)
-            rows.append({
-                "task": task, "learner": learner, "reward": rewarded, "seed": seed,
-                "success": success_of(trained.act, t, 4 if smoke else episodes),
-                "steps": total, "wall_s": round(time.perf_counter() - at, 1),
-                "missing": int(np.isnan(trained.rewards).sum()), "judged": len(trained.rewards),
-                "hacked": trained.failed_as_good, "failed": trained.failed,
-                "first_rewards": trained.rewards[: 6 * ENVS],
-            })  # fmt: skip
-            console.print({k: v for k, v in rows[-1].items() if k != "first_rewards"})
+    with contextlib.ExitStack() as stack:
+        clients = {
+            reward: stack.enter_context(server(model, INJECTED if reward == "flaky" else 0.0))
+            for reward in judged
+        }
+        for job in track(jobs, "trainings", console=console):
+            if kept.find(job) is None:
+                kept.add(job.run(clients.get(job.reward), kept.episodes))
+                console.print({k: v for k, v in kept.rows[-1].items() if k != "first_rewards"})
+    rows = [row for row in map(kept.find, jobs) if row is not None]
     result = {
-        "command": "bench reward-rl", "machine": machine(), "model": model,
+        "command": "bench reward-rl", "machine": machine(), "model": model, "revision": revision,
         "core_minutes": round((time.process_time() - begun) / 60, 1),
-        **summary(rows, chosen, who), "runs": rows,
+        **summary(rows, what, who), "runs": rows,
     }  # fmt: skip
     emit(result, json_file)
     if not smoke and not all(result["passed"].values()):
@@ -181,14 +250,19 @@ def summary(rows: list[dict[str, Any]], tasks: list[str], learners: list[str]) -
             table[name] = {
                 w: {"seeds": v, "iqm": float(iqm(v)),
                     "interval_95": [float(x) for x in bootstrap_interval(v)]}
-                for w, v in by.items()
+                for w, v in by.items() if v
             }  # fmt: skip
             judged = [r for r in mine if r["reward"] == "server"]
+            if not judged:
+                continue
             failed = sum(r["failed"] for r in judged)
             table[name]["hacked"] = sum(r["hacked"] for r in judged) / max(failed, 1)
-            passed[f"{name}: of the truth"] = iqm(by["server"]) >= SHARE * iqm(by["truth"])
-            passed[f"{name}: above sparse"] = iqm(by["server"]) > iqm(by["success"])
-            passed[f"{name}: 503"] = _same_rewards(mine)
+            if by["truth"]:
+                passed[f"{name}: of the truth"] = iqm(by["server"]) >= SHARE * iqm(by["truth"])
+            if by["success"]:
+                passed[f"{name}: above sparse"] = iqm(by["server"]) > iqm(by["success"])
+            if any(r["reward"] == "flaky" for r in mine):
+                passed[f"{name}: 503"] = _same_rewards(mine)
     return {"table": table, "passed": {k: bool(v) for k, v in passed.items()}}
 
 

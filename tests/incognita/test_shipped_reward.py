@@ -39,7 +39,7 @@ def test_it_tells_what_was_done_from_what_was_not(model, tmp_path):
     make("iid", 40, tmp_path, first=7)
     found = list(examples(load(tmp_path, "iid"), False, 0))
     judged = model.judge([e.clip for e in found[:32]]) + model.judge([e.clip for e in found[32:64]])
-    labels = np.array([e.label for e in found[:64]])
+    labels = np.array([e.truth.label for e in found[:64]])
     expected = np.array([j.expected for j in judged])
     assert auroc([j.success for j in judged], labels == 5) > 0.75
     assert np.corrcoef(expected, labels)[0, 1] > 0.4
