@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from learning.cloning import clone
 from learning.policy_file import load_policy, save_policy, verify_policy
 from learning.ppo import ActorCritic
 from rnd_agv.observation import to_body
+from ros_nodes.bringup import GRACE_S
 from sim.batch import BatchEnv
 from sim.tasks import AgvTask, make
 
@@ -48,6 +49,10 @@ TEST_ARENAS = 500_000
 """First of the arenas to test in; those recorded in have smaller numbers."""
 LIMIT_S = 20.0
 """Simulated seconds of an episode."""
+PATIENCE_S = (GRACE_S + 3.0, 2.0)
+"""What a system of nodes has to end after SIGINT, and then after SIGTERM. Nodes whose supervisor
+was killed end by themselves."""
+Running = AbstractContextManager["subprocess.Popen[bytes]"]
 
 
 def script(env: BatchEnv) -> NDArray[np.float32]:
@@ -103,18 +108,47 @@ def noisy(policy: Path, folder: Path, rng: np.random.Generator) -> None:
     )  # fmt: skip
 
 
-@contextmanager
-def bringup(system: str, env: dict[str, str], log: Path, **words: Any) -> Iterator[Any]:
-    """A system of nodes in processes of their own, ended by SIGINT."""
+def bringup(system: str, env: dict[str, str], log: Path, **words: Any) -> Running:
+    """A system of nodes in processes of their own."""
     line = [sys.executable, "-m", "ros_nodes.bringup", system]
-    line += [f"{key}:={value}" for key, value in words.items()]
+    return running([*line, *(f"{key}:={value}" for key, value in words.items())], env, log)
+
+
+@contextmanager
+def running(
+    line: Sequence[str], env: dict[str, str], log: Path, patience_s: Sequence[float] = PATIENCE_S
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block, however that is left.
+
+    It is alone in its session: Ctrl-C comes to us, and we end it.
+    """
     with log.open("ab") as out:
-        process = subprocess.Popen(line, env=env, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            line, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            _end(process, log, patience_s)
+
+
+def _end(process: subprocess.Popen[bytes], log: Path, patience_s: Sequence[float]) -> None:
+    """SIGINT, then SIGTERM, then SIGKILL to its group; each only if the one before did nothing."""
+    try:
+        for number, wait_s in zip((signal.SIGINT, signal.SIGTERM), patience_s, strict=True):
+            if process.poll() is None:
+                process.send_signal(number)
+            try:
+                process.wait(wait_s)
+                return
+            except subprocess.TimeoutExpired:
+                said = f"process {process.pid} still runs {wait_s:g} s after {number.name}"
+                console.print(f"{said}, see {log}")
+    finally:  # here too after a second Ctrl-C
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def record(policy: Path, arena: int, store: Path, work: Path, rtf: float) -> str | None:

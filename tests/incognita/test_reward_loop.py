@@ -1,6 +1,10 @@
 """The loop of a real robot in small: nodes drive and record, scores tune, a test follows."""
 
 import json
+import os
+import signal
+import sys
+import time
 
 import pytest
 
@@ -47,6 +51,39 @@ def test_the_loop_runs_in_small(untrained, tmp_path):
     assert row["recorded"] == 2 and 0 <= row["true_success"] <= 1
     assert all(0 <= row[name] <= 1 for name in ("before", "score", "truth"))
     assert result["gain"]["score"]["mean"] == pytest.approx(row["score"] - row["before"])
+
+
+STUBBORN = """
+import signal, sys, time
+for name in sys.argv[1:]:
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ignored", "ended_by", "said"),
+    [((), "SIGINT", ()), (("SIGINT",), "SIGTERM", ("SIGINT",)),
+     (("SIGINT", "SIGTERM"), "SIGKILL", ("SIGINT", "SIGTERM"))],
+)  # fmt: skip
+def test_no_node_outlives_an_exception_or_ctrl_c(tmp_path, capsys, ignored, ended_by, said):
+    log, line = tmp_path / "nodes.log", [sys.executable, "-c", STUBBORN, *ignored]
+    begun = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        reward_loop.running(line, dict(os.environ), log, (0.4, 0.4)) as process,
+    ):
+        while "ready" not in log.read_text():
+            time.sleep(0.02)
+            assert time.monotonic() - begun < 10
+        raise KeyboardInterrupt
+    if ended_by == "SIGINT":
+        assert process.returncode != 0 and "KeyboardInterrupt" in log.read_text()
+    else:
+        assert process.returncode == -getattr(signal, ended_by)
+    told = capsys.readouterr().err
+    assert all(f"after {name}" in told for name in said) and bool(told) == bool(said)
 
 
 def test_gains_are_paired_by_seed():
