@@ -31,6 +31,8 @@ OVER_M = (0.02, 0.10)
 ROUGH = 3.0
 """A rough approach may be so many times farther off."""
 RETREAT_M = 0.045
+TILT = 0.05
+"""1 less the cosine of the tilt up to which a piece is upright."""
 STRAY_STEPS = 6
 """Steps that a piece may be out of its place, while it falls or rocks, before it counts as lost."""
 MISSED_M, SHUT_M = 0.05, -0.004
@@ -103,7 +105,8 @@ def in_place(e: Evidence, plan: Plan, slack: float = 1.0) -> Bools:
     """(N, S) the piece is where it belongs and upright, whoever holds it."""
     near = np.hypot(e.off[..., 0], e.off[..., 1]) <= slack * plan.xy_m
     level = np.abs(e.off[..., 2]) <= slack * plan.z_m
-    return near & level & (np.abs(e.turned) <= slack * plan.yaw_rad) & (e.upright > 1 - 0.1 * slack)
+    stands = (e.upright > 1 - TILT * slack) | (plan.upright == 0)
+    return near & level & (np.abs(e.turned) <= slack * plan.yaw_rad) & stands
 
 
 def hold(
@@ -126,8 +129,8 @@ def hold(
     height = e.off_release[..., 2]
     low, high = OVER_M
     over = e.held & (height >= low / slack) & (height <= high * slack)
-    exact = (aside <= slack * plan.xy_m) & (np.abs(e.turned) <= slack * plan.yaw_rad)
-    rough = over & (aside <= slack * ROUGH * plan.xy_m)
+    exact = (aside <= slack * plan.release_m) & (np.abs(e.turned) <= slack * plan.yaw_rad)
+    rough = over & (aside <= slack * ROUGH * plan.release_m)
     lower = e.held & exact & (np.abs(height) <= slack * np.minimum(plan.z_m, 0.008))
     left = placed & ~e.touched
     away = left & (up >= RETREAT_M / slack)

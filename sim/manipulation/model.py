@@ -16,7 +16,7 @@ WRIST_TILT = 0.42
 """rad that the wrist camera is turned towards the finger tips."""
 WRIST_FOVY_DEG = 62.0
 PIECE_FRICTION = (1.0, 0.02, 0.0005)
-LAMP_M = (0.17, -0.27, 0.015)
+LAMP_M = (0.22, -0.21, 0.015)
 """Where the lamp of a cue stands."""
 LAMP_OFF = (0.35, 0.35, 0.36)
 

@@ -74,6 +74,10 @@ class Place:
     """And so far in height."""
     release: Vec3 | None = None
     """Where the fingers let go of it; None is ``at``."""
+    release_m: float | None = None
+    """How far off sideways it may be there; None is ``xy_m``."""
+    upright: bool = True
+    """Its z axis must point up there."""
     yaw: float | None = None
     """Its yaw there, half a turn is the same; None is any."""
     yaw_rad: float = 0.25
@@ -136,6 +140,7 @@ class Plan:
         self.first = np.concatenate([[0], np.cumsum([len(p.steps()) for p in picks])])
         column = _columns(picks)
         self.at, self.release = column["at"], column["release"]
+        self.release_m, self.upright = column["release_m"], column["upright"]
         self.xy_m, self.z_m = column["xy_m"], column["z_m"]
         self.yaw, self.yaw_rad = column["yaw"], column["yaw_rad"]
         self.lift_m = np.array([p.lift_m for p in picks])
@@ -169,6 +174,8 @@ def _columns(picks: tuple[Pick, ...]) -> dict[str, NDArray[np.float64]]:
     return {
         "at": np.array([p.at for p in places]),
         "release": np.array([p.release or p.at for p in places]),
+        "release_m": np.array([p.xy_m if p.release_m is None else p.release_m for p in places]),
+        "upright": np.array([float(p.upright) for p in places]),
         "xy_m": np.array([p.xy_m for p in places]), "z_m": np.array([p.z_m for p in places]),
         "yaw": np.array([np.nan if p.yaw is None else p.yaw for p in places]),
         "yaw_rad": np.array([p.yaw_rad for p in places]),
