@@ -1,9 +1,10 @@
 """The small reward network: where are the thing, the goal and the hand, and how far did it get?
 
 Command: hashed character trigrams per word and one transformer layer, so there is no vocabulary.
-Frame: a small convolutional net, modulated by the command (FiLM, Perez et al. 2018), with three
-attention maps that the command asks for: thing, goal, gripper. What lies under them goes, frame by
-frame, through a causal transformer: so each frame carries the judgement of the clip up to it.
+Frame: a small convolutional net that does not know the command, so that many commands can be judged
+on one clip for little more than one, and three attention maps that the command asks for: thing,
+goal, gripper. What lies under them, and how far they went of their ways, goes frame by frame
+through a causal transformer: so each frame carries the judgement of the clip up to it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ WORDS, GRAMS = 24, 12
 """Most words of a command, most trigrams of a word."""
 PATCH = 4
 """Pixels of an image to one cell of the maps, each way."""
+SEEN = 64
+"""Numbers kept of what lies under a map."""
+COARSE = 6
+"""Cells, each way, of the rough picture that tells how the camera stands."""
+WAYS = 5
+"""Shares of the way that are told to the judge."""
 _WORD = re.compile(r"\w+")
 
 
@@ -38,7 +45,8 @@ class SmallConfig:
     side: int = 96
     """Of the square images, pixels; a multiple of 4."""
     channels: int = 48
-    blocks: int = 3
+    dilations: tuple[int, ...] = (1, 1, 2, 2)
+    """Of the convolutions after the first, one block each."""
     width: int = 128
     """Of the transformers."""
     layers: int = 2
@@ -52,7 +60,7 @@ class SmallConfig:
 
 
 class Outputs(NamedTuple):
-    """Per clip and frame; each frame judges the clip up to it."""
+    """Per clip, command and frame; each frame judges the clip up to it."""
 
     score: Tensor
     """(B, T, 5) logits of the scores."""
@@ -66,6 +74,8 @@ class Outputs(NamedTuple):
     """(B, T, 3, 2) x, y that the maps mean, 0..1 from the top left."""
     way: Tensor
     """(B, T, 4) from the thing to the goal and from the gripper to the thing, x, y in the image."""
+    axes: Tensor
+    """(B, T, 4) how far 10 cm away from the robot and 10 cm to its left are in the image, x, y."""
     features: Tensor
     """(B, T, width) what the heads see."""
 
@@ -81,18 +91,15 @@ def tokens(command: str, buckets: int) -> NDArray[np.int64]:
 
 
 class _Block(nn.Module):
-    """A residual 3 x 3 convolution, modulated by the command."""
+    """A residual 3 x 3 convolution."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(4, channels)
-        self.film = nn.Linear(width, 2 * channels)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
 
-    def forward(self, x: Tensor, said: Tensor) -> Tensor:
-        scale, shift = self.film(said)[..., None, None].chunk(2, dim=1)
-        y = self.norm(x) * (1 + scale) + shift
-        return x + self.conv(nn.functional.gelu(y))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(nn.functional.gelu(self.norm(x)))  # type: ignore[no-any-return]
 
 
 class SmallNet(nn.Module):
@@ -108,13 +115,19 @@ class SmallNet(nn.Module):
         self.ask = nn.Parameter(torch.randn(len(KEYS) + 1, c.width) * 0.1)
         self.listen = nn.MultiheadAttention(c.width, c.heads, batch_first=True)
         self.stem = nn.Conv2d(3 * PATCH**2 + 2, c.channels, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(c.channels, c.width) for _ in range(c.blocks))
-        self.keys, self.values = nn.Conv2d(c.channels, 64, 1), nn.Conv2d(c.channels, 64, 1)
-        self.query = nn.Linear(c.width, 64)
+        self.blocks = nn.ModuleList(_Block(c.channels, d) for d in c.dilations)
+        self.keys, self.values = nn.Conv2d(c.channels, SEEN, 1), nn.Conv2d(c.channels, SEEN, 1)
+        self.query = nn.Linear(c.width, SEEN)
         self.sharp = nn.Parameter(torch.tensor(1.0))
+        self.coarse = nn.Conv2d(c.channels, 8, 1)
+        self.scene = nn.Sequential(nn.Linear(8 * COARSE**2, c.width), nn.GELU())
+        self.axes = nn.Linear(c.width, 4)
+        self.nudge = nn.Sequential(
+            nn.Linear(SEEN + 2 * c.width + 4, c.width), nn.GELU(), nn.Linear(c.width, 2)
+        )
         n = len(KEYS)
         self.frame = nn.Sequential(
-            nn.Linear(n * 64 + n * 3 + n * 2 + 6 + c.channels, c.width), nn.GELU(),
+            nn.Linear(n * (SEEN + 3) + 16 + WAYS + c.width, c.width), nn.GELU(),
             nn.Linear(c.width, c.width),
         )  # fmt: skip
         self.time = nn.Sequential(nn.Linear(2, c.width), nn.GELU(), nn.Linear(c.width, c.width))
@@ -124,46 +137,63 @@ class SmallNet(nn.Module):
 
     def hear(self, said: Tensor) -> tuple[Tensor, Tensor]:
         """Commands (B, WORDS, GRAMS) -> (B, width) whole, and (B, 3, width) what to look for."""
+        said = said[:, : max(1, int((said > 0).any(dim=2).sum(dim=1).max()))]  # none but padding
         grams = said > 0
         words = self.grams(said).sum(dim=2) / grams.sum(dim=2, keepdim=True).clamp(min=1).sqrt()
         absent = ~grams.any(dim=2)
         absent = absent & ~absent.all(dim=1, keepdim=True)  # attention over nothing is NaN
-        x = self.reader(self.word(words) + self.place, src_key_padding_mask=absent)
+        x = self.reader(self.word(words) + self.place[: said.shape[1]], src_key_padding_mask=absent)
         asked = self.ask.expand(len(said), -1, -1)
         heard, _ = self.listen(asked, x, x, key_padding_mask=absent, need_weights=False)
         heard = heard + asked
         return heard[:, 0], heard[:, 1:]
+
+    def look(self, frames: Tensor) -> Tensor:
+        """Images (N, 3, side, side) -> (N, channels, S, S), whatever the command."""
+        x = self.stem(_patches(frames))
+        for block in self.blocks:
+            x = block(x)
+        return x  # type: ignore[no-any-return]
 
     def forward(self, frames: Tensor, said: Tensor) -> Outputs:
         """Judge clips.
 
         Args:
             frames: (B, T, 3, side, side) float32, 0..1.
-            said: (B, WORDS, GRAMS) int64, see :func:`tokens`.
+            said: (B * Q, WORDS, GRAMS) int64, see :func:`tokens`: Q commands of the first clip,
+                then Q of the second; what comes out has B * Q rows too.
         """
-        if frames.ndim != 5 or frames.shape[2:] != (3, self.config.side, self.config.side):
-            side = self.config.side
-            raise ValueError(f"frames must be (B, T, 3, {side}, {side}), got {tuple(frames.shape)}")
-        b, t = frames.shape[:2]
+        size = self.config.side
+        if frames.ndim != 5 or frames.shape[2:] != (3, size, size) or len(said) % len(frames):
+            raise ValueError(
+                f"frames must be (B, T, 3, {size}, {size}) and said (B * Q, ...), got "
+                f"{tuple(frames.shape)} and {tuple(said.shape)}"
+            )
+        (b, t), n, side = frames.shape[:2], len(KEYS), size // PATCH
+        x = self.look(frames.flatten(0, 1))
+        keys, values = (
+            f(x).flatten(2).view(b, t, SEEN, -1).float() for f in (self.keys, self.values)
+        )
+        rough = nn.functional.adaptive_avg_pool2d(self.coarse(x).float(), COARSE)
+        scene = self.scene(rough.flatten(1)).view(b, t, -1)
         whole, wanted = self.hear(said)
-        side = self.config.side // PATCH
-        x = self.stem(_patches(frames.flatten(0, 1)))
-        for block in self.blocks:
-            x = block(x, whole.repeat_interleave(t, 0))
-        queries = self.query(wanted).repeat_interleave(t, 0)
-        maps = torch.einsum("bchw,bkc->bkhw", self.keys(x), queries) * (self.sharp / 8)
-        weights = maps.flatten(2).softmax(dim=-1)
-        seen = torch.einsum("bkp,bcp->bkc", weights, self.values(x).flatten(2))
-        grid = _grid(side, x)
-        points = weights @ grid  # (BT, 3, 2)
-        peak = weights.amax(dim=-1, keepdim=True)
-        per = torch.cat([seen, points, peak], dim=-1).view(b, t, -1)
-        at = points.view(b, t, len(KEYS), 2)
-        moved = (at - at[:, :1]).flatten(2)
-        gaps = torch.cat([at[:, :, 0] - at[:, :, 1], at[:, :, 0] - at[:, :, 2],
-                          at[:, :1, 0] - at[:, :, 1]], dim=-1)  # fmt: skip
-        overall = x.mean(dim=(2, 3)).view(b, t, -1)
-        y = self.frame(torch.cat([per, moved, gaps, overall], dim=-1))
+        queries = self.query(wanted).view(b, -1, SEEN)
+        maps = torch.einsum("btcp,bkc->btkp", keys, queries) * (self.sharp / 8)
+        weights = maps.softmax(dim=-1)
+        seen = torch.einsum("btkp,btcp->btkc", weights, values)
+        at = weights @ _grid(side, keys)
+        maps, seen, at, peak = (
+            y.view(b, t, -1, n, y.shape[-1]).transpose(1, 2).flatten(0, 1)
+            for y in (maps, seen, at, weights.amax(dim=-1, keepdim=True))
+        )  # (B * Q, T, 3, ...)
+        scene = scene.repeat_interleave(len(said) // b, 0)
+        axes = self.axes(scene)
+        scene = torch.cat([scene, 10 * axes], dim=-1)
+        about = wanted[:, None].expand(-1, t, -1, -1), scene[:, :, None].expand(-1, -1, n, -1)
+        at = at + 0.1 * self.nudge(torch.cat([seen, *about], dim=-1))
+        y = self.frame(torch.cat(
+            [seen.flatten(2), at.flatten(2), peak.flatten(2), *_ways(at), scene], dim=-1
+        ))  # fmt: skip
         when = torch.linspace(0, 1, t, device=y.device, dtype=y.dtype) if t > 1 else y.new_ones(1)
         first = torch.zeros_like(when)
         first[0] = 1.0
@@ -175,8 +205,32 @@ class SmallNet(nn.Module):
         out = self.heads(y)
         return Outputs(
             out[..., :LEVELS], out[..., LEVELS], out[..., LEVELS + 1 : -4],
-            maps.view(b, t, len(KEYS), side, side), at, out[..., -4:], y,
+            maps.view(*at.shape[:3], side, side), at, out[..., -4:], axes, y,
         )  # fmt: skip
+
+
+def _ways(at: Tensor) -> list[Tensor]:
+    """What (B, T, 3, 2) points did since the first frame: gaps, and shares of the way that was.
+
+    The goal that counts for the shares is where it was at first: a push ends at a spot that only
+    the beginning tells.
+    """
+    thing, goal, hand = at.unbind(dim=-2)
+    begun, aim = thing[:, :1], goal[:, :1]
+    moved, way = thing - begun, aim - begun
+    length = way.square().sum(dim=-1, keepdim=True) + 1e-3
+
+    def share(left: Tensor, whole: Tensor) -> Tensor:
+        gap, was = (v.square().sum(dim=-1, keepdim=True).add(1e-4).sqrt() for v in (left, whole))
+        return gap / (was + 0.02)
+
+    shares = [
+        share(aim - thing, way), share(goal - thing, way), share(thing - hand, begun - hand[:, :1]),
+        (moved * way).sum(dim=-1, keepdim=True) / length,
+        (moved[..., :1] * way[..., 1:] - moved[..., 1:] * way[..., :1]) / length,
+    ]  # fmt: skip
+    return [(at - at[:, :1]).flatten(2), thing - goal, thing - hand, thing - aim,
+            torch.cat(shares, dim=-1).clamp(-3, 3)]  # fmt: skip
 
 
 def _layer(c: SmallConfig) -> nn.TransformerEncoderLayer:

@@ -17,10 +17,12 @@ from incognita.cli import app
 from incognita.recipes.reward import (
     RewardRecipe,
     Sampler,
+    _altered,
     _looking,
     calibration,
     judged,
     losses,
+    mirrored,
     train_reward,
 )
 from incognita.recipes.reward_data import (
@@ -36,7 +38,7 @@ from incognita.table_rl import Task, train_ours
 from reward_vlm.backends.small import SmallModel, write_small
 from reward_vlm.backends.small_net import PATCH, SmallConfig, SmallNet, tokens
 from reward_vlm.local import LocalScores
-from sim.rollout import FRAMES, PROBES
+from sim.rollout import FRAMES, PROBES, Told
 
 TINY = RewardRecipe(
     rollouts=24,
@@ -44,6 +46,7 @@ TINY = RewardRecipe(
     val=8,
     steps=4,
     batch=4,
+    asks=3,
     checkpoint_every=2,
     val_clips=32,
     calibration_clips=64,
@@ -131,11 +134,50 @@ def test_where_the_network_should_look_costs_least_there():
         -((cells[None] - x) ** 2 + (cells[:, None] - y) ** 2)
         for x, y in ((5, 7), (10, 3), (20, 20))
     ])[None, None]  # fmt: skip
-    right = float(_looking(maps, points))
-    assert right < float(_looking(maps.transpose(-1, -2), points)) - 5
+    shown = torch.ones(1, 1, 3, dtype=torch.bool)
+    right = float(_looking(maps, points, shown))
+    assert right < float(_looking(maps.transpose(-1, -2), points, shown)) - 5
     outside = points.clone()
-    outside[0, 0, 0] = 1.5
-    assert float(_looking(maps, outside)) == pytest.approx(right, abs=0.2)  # the other two alone
+    outside[0, 0, 0], shown[0, 0, 0] = 1.5, False
+    assert float(_looking(maps, outside, shown)) == pytest.approx(right, abs=0.2)  # the others
+
+
+def test_a_clip_is_asked_many_things_and_judged_as_if_asked_each_alone(rollouts):
+    batch = Sampler(rollouts, TINY).draw(np.random.default_rng(2), 3, 4, asks=5)
+    assert batch.said.shape[0] == len(batch.labels) == len(batch.points) == 15
+    net = SmallNet().eval()
+    with torch.no_grad():
+        together = net(batch.frames, batch.said)
+        alone = net(batch.frames.repeat_interleave(5, 0), batch.said)
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="said"):
+        net(batch.frames, batch.said[:4])
+
+
+def test_in_a_mirror_left_is_right_and_points_are_where_things_are(rollouts):
+    push = Told("push", ("red", "cube"), ("", "to the robot's left"))
+    assert mirrored(push).other[1] == "to the robot's right"
+    assert mirrored(mirrored(push)) == push
+    assert mirrored(Told("lift", ("red", "cube"))) == Told("lift", ("red", "cube"))
+    image = np.zeros((1, 96, 96, 3), np.uint8)
+    image[0, 30:33, 60:63] = 255  # about (61.5, 31.5)
+    for seed in range(20):
+        for mirror in (False, True):
+            rng = np.random.default_rng(seed)
+            point = np.array([[[[61.5, 31.5]]]], np.float32) / 96
+            axes = np.array([[0, -0.1], [-0.1, 0]], np.float32)
+            seen, moved, turned = _altered(rng, image, point, axes, mirror)
+            row, column = np.argwhere(seen[0].sum(-1) > 400).mean(0) + 0.5
+            assert abs(96 * moved[0, 0, 0] - [column, row]).max() < 1
+            np.testing.assert_allclose(turned, axes, atol=0.05)  # left is where it was again
+
+
+def test_the_end_of_a_push_is_not_looked_for(rollouts):
+    batch = Sampler(rollouts, TINY).draw(np.random.default_rng(3), 40, 3, asks=4)
+    hidden = ~batch.shown[:, 0, 1] & batch.known[:, 0, 1]  # goals that the first frame tells
+    assert 0 < hidden.float().mean() < 0.7
+    assert not batch.known[hidden][:, 1:, 1].any()
 
 
 def test_every_term_of_the_loss_reaches_the_weights(rollouts):
@@ -183,9 +225,9 @@ def tiny_model(data, tmp_path_factory):
 def test_the_cells_of_the_benchmark_hold_what_they_say(rollouts):
     seen = {cell: [] for cell in CELLS}
     for example in examples(rollouts, False, 0):
-        seen[example.cell].append(example)
-    assert all(e.label == 5 and e.clip.length == FRAMES for e in seen["original"])
-    assert all(e.label < 5 and e.clip.length == FRAMES for e in seen["failure"])
+        seen[example.truth.cell].append(example)
+    assert all(e.truth.label == 5 and e.clip.length == FRAMES for e in seen["original"])
+    assert all(e.truth.label < 5 and e.clip.length == FRAMES for e in seen["failure"])
     assert len(seen["original"]) + len(seen["failure"]) == len(seen["clip"]) == 30
     assert all(4 <= e.clip.length < FRAMES for e in seen["clip"])
 
@@ -251,3 +293,21 @@ def test_our_learner_trains_on_the_rewards_of_a_model(tiny_model):
     assert len(out.rewards) == 2 * 16 * 3 and all(0 <= r <= 1 for r in out.rewards)
     assert out.failed_as_good == 0 and out.failed > 0
     assert out.act(np.zeros((3, 19), np.float32)).shape == (3, 4)
+
+
+@pytest.mark.slow
+def test_trainings_that_were_kept_are_not_done_again(tmp_path):
+    from incognita.bench import app as bench
+
+    def run(name):
+        line = ["reward-rl", "--tasks", "touch", "--learners", "ours", "--rewards", "success",
+                "--smoke", "--keep", str(tmp_path / "runs.jsonl"),
+                "--json", str(tmp_path / name)]  # fmt: skip
+        result = CliRunner().invoke(bench, line)
+        assert result.exit_code == 0, result.output
+        return json.loads((tmp_path / name).read_text())
+
+    first, second = run("first.json"), run("second.json")
+    assert first["runs"] == second["runs"] and len(first["runs"]) == 1
+    assert first["passed"] == {}  # nothing was compared
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1
