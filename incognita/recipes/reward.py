@@ -40,13 +40,13 @@ class RewardRecipe:
 
     name: str = "reward"
     about: str = "the small reward model: scores of 1 to 5 for videos of simulated robots"
-    rollouts: int = 6000
+    rollouts: int = 12000
     """Of the arm, played to learn from,"""
-    drives: int = 2000
+    drives: int = 4000
     """... and of the wheeled robot."""
     val: int = 400
     """Of each, played to choose and calibrate on."""
-    steps: int = 5000
+    steps: int = 6500
     """Of the optimizer."""
     batch: int = 24
     """Clips in each,"""
