@@ -111,7 +111,9 @@ class TinyTrainer:
         places = self.triplets.places  # a short row repeats a text, which must count once
         first = [[list(row).index(i) == j for j, i in enumerate(row)] for row in places]
         self._there = torch.tensor(first, device=device)
-        self.adam = torch.optim.AdamW(net.parameters(), lr=c.lr, weight_decay=c.weight_decay)
+        self.adam = torch.optim.AdamW(
+            net.parameters(), lr=c.lr, weight_decay=c.weight_decay, fused=True
+        )
         self.generator = torch.Generator().manual_seed(c.seed)
         self.taken = 0
 
