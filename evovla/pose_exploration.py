@@ -192,7 +192,7 @@ class PoseExploration(LearnedReward):
             **summary(self._total(terms)),
             "curiosity": float(terms.curiosity.mean()),
             "progress": float(terms.progress.mean()),
-            "gate": 1.0 if gate is None else float(gate.mean()),
+            "gate": 1.0 if gate is None else float(gate.detach().mean()),
             "decay": self.decay,
             "error": float(terms.error.sum() / known.sum().clamp(min=1)),
             "known_share": float(known.float().mean()),

@@ -89,6 +89,7 @@ def moved_along(before, after, thing):
     return out
 
 
+@pytest.mark.slow
 def test_the_model_learns_our_arm_in_20_000_transitions(arm):
     """Error on transitions not yet learned from, over that of a model that has learned nothing."""
     bonus = PoseExploration(PoseExplorationConfig(num_envs=40, context_dim=6))
