@@ -238,11 +238,13 @@ def _add_groups() -> None:
     from .episodes_cli import app as episodes_app
     from .score_cli import score
     from .serve import serve
+    from .stages_cli import app as stages_app
 
     app.command(epilog="Example: `incognita score report/episodes --local small`")(score)
     app.command(epilog="Example: `incognita serve --model small --port 8300`")(serve)
     app.add_typer(bench_app, name="bench")
     app.add_typer(episodes_app, name="episodes")
+    app.add_typer(stages_app, name="stages")
 
 
 def main() -> None:
