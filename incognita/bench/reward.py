@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -35,7 +35,7 @@ from ..recipes.train import machine
 from ..reward_metrics import calibration, distribution_error, ranking
 from ..reward_pictures import Shown, filmstrips
 from ..stats import bootstrap_interval
-from ..table_rl import ENVS, TASKS, table_env, train_ours
+from ..table_rl import ENVS, TASKS, Trained, table_env, train_ours
 
 CLIPS = 3
 """Of each rollout."""
@@ -255,10 +255,14 @@ def run_table(
 
 def learned(task: str, smoke: bool) -> World:
     """Episodes of a policy that PPO learned half-way, from the truth (about 2 core-minutes)."""
+    return PolicyWorld(table_env(TASKS[task], "none"), _half_learned(task, smoke).act)
+
+
+@cache
+def _half_learned(task: str, smoke: bool) -> Trained:
     t = TASKS[task]
     with console.status(f"learning to {task}"):
-        policy = train_ours(t, "truth", 0, 3 * ENVS * t.steps if smoke else t.total // 2, None)
-    return PolicyWorld(table_env(t, "none"), policy.act)
+        return train_ours(t, "truth", 0, 3 * ENVS * t.steps if smoke else t.total // 2, None)
 
 
 def _row(seeds: list[Judged], doubt: Doubt | None) -> dict[str, Any]:
