@@ -20,8 +20,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from curiosity.base import EnvIds, env_rows
-
 from .stages import StageDictionary
 
 Floats = NDArray[np.float64]
@@ -173,14 +171,16 @@ class StageTracker:
         """Steps in the stage; of them in a row above theta; in a row low."""
         self.running = np.zeros(num_envs, np.bool_)
 
-    def reset(self, gaps: ArrayLike, env_ids: EnvIds = None) -> None:
+    def reset(self, gaps: ArrayLike, env_ids: ArrayLike | None = None) -> None:
         """Begin episodes.
 
         Args:
             gaps: (n, K) of the first frame of these rows, see :meth:`Triplets.gaps`.
             env_ids: (n,) rows; None: all.
         """
-        rows = env_rows(env_ids, self.num_envs)
+        rows = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids, np.int64)
+        if rows.ndim != 1 or (rows.size and not 0 <= rows.min() <= rows.max() < self.num_envs):
+            raise ValueError(f"env_ids must be (n,) in [0, {self.num_envs}), got {rows.tolist()}")
         u = scores(self._checked(gaps, len(rows)), self.tau, self.config.mode == "paper")
         self.stage[rows] = 0
         self._enter(rows, u)

@@ -115,7 +115,8 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
 TORCH = {"toponav.camera", "toponav.meta_net", "toponav.rewards"}
 """Of the camera tier, and of training."""
 ROBOT = [
-    *modules("rnd_agv"), *sorted(set(modules("toponav")) - TORCH), "learning",
+    *modules("rnd_agv"), *sorted(set(modules("toponav")) - TORCH), "evovla.scorer",
+    "evovla.stage_metrics", "evovla.stage_reward", "evovla.stage_text", "evovla.stages", "learning",
     "learning.policy_file", "learning.vec_env", "ros_nodes",
 ]  # fmt: skip
 
@@ -154,7 +155,9 @@ assert "numba" not in sys.modules
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("room", ["curiosity", "episodes", "learning", "rnd_agv", "sim", "toponav"])
+@pytest.mark.parametrize(
+    "room", ["curiosity", "episodes", "evovla", "learning", "rnd_agv", "sim", "toponav"]
+)
 def test_training_rooms_need_no_extra_but_train(room: str) -> None:
     result = run(f"import {', '.join(modules(room))}", ["train"])
     assert result.returncode == 0, result.stderr

@@ -260,7 +260,7 @@ def test_each_stage_has_its_own_calibration():
         (lambda t: t.step(np.full((1, 3), np.nan), NO, NO), "gaps must be finite"),
         (lambda t: t.step(np.zeros((1, 3)), False, NO), r"terminated, truncated must be \(1,\)"),
         (lambda t: t.step(np.zeros((1, 3)), NO, NO, [True]), r"pose_done must be \(1, 3\)"),
-        (lambda t: t.reset(np.zeros((1, 3)), [1]), r"env_ids must be in \[0, 1\)"),
+        (lambda t: t.reset(np.zeros((1, 3)), [1]), r"env_ids must be \(n,\) in \[0, 1\)"),
         (lambda t: Triplets(dictionary(3)).gaps(np.zeros((1, 5))), "similarities must be"),
     ],
 )
