@@ -15,7 +15,13 @@ from evovla.tiny_scorer import ABOUT, WEIGHTS, TinyConfig, TinyContrastive, load
 from evovla.tiny_training import LabelledFrames, TinyTrainer, TinyTraining
 
 SMALL = TinyConfig(
-    views=("side",), side=32, channels=16, dilations=(1,), maps=8, width=64, text_width=32,
+    views=("side",),
+    side=32,
+    channels=16,
+    dilations=(1,),
+    maps=8,
+    width=64,
+    text_width=32,
     buckets=256,
 )
 FRAMES = StageDictionary(
