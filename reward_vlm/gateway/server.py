@@ -21,7 +21,6 @@ from .service import Service
 from .settings import CLOSING_S, Settings
 
 log = logging.getLogger(__name__)
-HEADER_BYTES = 16 << 10
 RECEIVE_BYTES = 512 << 10
 """Buffer of a connection: a clip then comes in one piece instead of waiting for us in between."""
 
@@ -47,7 +46,6 @@ class Server(uvicorn.Server):
                 ws_ping_interval=10.0, ws_ping_timeout=10.0,
                 timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=CLOSING_S / 4,  # type: ignore[arg-type]
-                h11_max_incomplete_event_size=HEADER_BYTES,
                 server_header=False, access_log=False, log_config=None, proxy_headers=False,
             )
         )  # fmt: skip

@@ -111,6 +111,57 @@ def test_a_body_without_length_is_cut_at_the_limit(stand):
     assert response.status_code == 413
 
 
+def test_a_header_or_trailer_without_end_is_cut_off():
+    with standing() as stand:  # its deadlines are far away
+        _endless(stand)
+
+
+def _endless(stand):
+    start = f"POST /v1/rewards HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stand.key}\r\n"
+    chunked = start + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{"
+    many = "".join(f"X-{n}: {'y' * 100}\r\n" for n in range(1000))
+    for begin, more in (
+        ("", "G" * 100_000), ("GET /", "x" * 100_000), (start + "X: ", "y" * 100_000),
+        (start, many), (chunked + "\r\n0\r\nX: ", "y" * 1_000_000), (chunked + "\r\n0\r\n", many),
+        (chunked + "\r\n1;x=", "y" * 1_000_000),
+    ):  # fmt: skip
+        with connect(stand) as sock:
+            begun = time.monotonic()
+            try:
+                sock.sendall(begin.encode())
+                for n in range(0, len(more), 1000):
+                    sock.sendall(more[n : n + 1000].encode())
+            except ConnectionError:
+                pass
+            assert closed_after(sock, begun) < 4, begin[-20:]
+        assert post(stand).status_code == 200
+
+
+def ask_models(sock, stand):
+    head = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stand.key}\r\n\r\n"
+    sock.sendall(head.encode())
+
+
+def test_empty_lines_do_not_keep_a_connection_open(stand):
+    with connect(stand) as sock:
+        ask_models(sock, stand)
+        assert b" 200 " in sock.recv(4096)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - begun < 4:
+                sock.sendall(b"\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - begun < 3
+
+
+def test_an_answer_comes_in_one_piece(stand):
+    with connect(stand) as sock:
+        for _ in range(20):
+            ask_models(sock, stand)
+            said, _, body = sock.recv(65536).partition(b"\r\n\r\n")
+            assert b" 200 " in said and json.loads(body)["models"]
+
+
 def test_a_stream_works_over_a_real_socket(stand):
     url = stand.url.replace("http", "ws") + "/v1/streams"
     image = cv2.imencode(".jpg", np.full((16, 16, 3), 255, np.uint8))[1].tobytes()
