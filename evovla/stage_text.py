@@ -74,6 +74,15 @@ _TEMPLATES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "the {t} hangs in the grasp centred over the {o}, within 1 cm",
         ),
     ),
+    "over, roughly": (
+        "the {t} hangs in the grasp roughly over the {r}, at most 3 cm off its centre",
+        "the {t} is more than 15 cm away from the {r}",
+        (
+            "the {t} hangs in the grasp beside the {r}, more than 5 cm off its centre",
+            "the gripper is roughly over the {r}, without the {t} in the grasp",
+            "the {t} hangs in the grasp roughly over the {o}, at most 3 cm off its centre",
+        ),
+    ),
     "lower": (
         "the {t} in the grasp has come down {on} the {r}, centred within 1 cm, in contact with it",
         "the {t} in the grasp is more than 5 cm higher than the {r}",
@@ -110,22 +119,28 @@ def from_steps(
     """Write the dictionary of a task.
 
     Args:
-        steps: one per stage, in order; no step twice: nobody could tell the two apart.
+        steps: one per stage, in order. Of two equal "over" in a row the first is a rough approach;
+            any other step twice is refused: nobody could tell the two apart.
         min_frames: of every stage, see :class:`.stages.Stage`.
 
     Raises:
         StageError: a quality filter found something, such as a step twice.
     """
     names = tuple(dict.fromkeys(n for s in steps for n in (s.target, s.reference) if n))
-    stages = tuple(_stage(step, names, min_frames) for step in steps)
+    told = list(zip(steps, [*steps[1:], None], strict=True))
+    rough = [step == after and step.primitive == "over" for step, after in told]
+    stages = tuple(
+        _stage(step, names, min_frames, "over, roughly" if r else step.primitive)
+        for step, r in zip(steps, rough, strict=True)
+    )
     made = StageDictionary(task_name, task_description, stages, names)
     if problems := quality(made):
         raise StageError(task_name, problems)
     return made
 
 
-def _stage(step: Step, names: Sequence[str], min_frames: int | None) -> Stage:
-    positive, negative, near = _TEMPLATES[step.primitive]
+def _stage(step: Step, names: Sequence[str], min_frames: int | None, template: str) -> Stage:
+    positive, negative, near = _TEMPLATES[template]
     others = [n for n in names if n not in (step.target, step.reference)][:MOST_OTHERS]
     hard = [_say(t, step, o) for t in near for o in (others if "{o}" in t else [""])]
     return Stage(

@@ -107,6 +107,13 @@ def test_things_are_put_in_a_cup_and_on_a_plate():
     assert "in the grasp has come down in the cup" in made.stages[6].positive
 
 
+def test_of_two_equal_ways_over_in_a_row_the_first_is_the_rough_one():
+    over = Step("over", "cup", "plate")
+    first, second, _ = from_steps("c", "cup", [over, over, Step("lower", "cup", "plate")]).stages
+    assert "roughly over the plate" in first.positive and first.step == second.step
+    assert "centred over the plate" in second.positive
+
+
 def test_a_step_twice_is_refused_by_the_filter_of_exclusivity():
     step = Step("over", "cup", "plate")
     with pytest.raises(StageError, match=r"stage_2\.positive: does not exclude stage_0\.positive"):
