@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from curiosity.base import IntrinsicReward, Transition, summary
 from curiosity.normalization import DiscountedReturnStd
 
 from . import checkpoint
+from .policy import Arrays, Obs, Policy, Sample, Sampler, each, state_of
 from .self_imitation import SelfImitation
 from .vec_env import Step, VecEnv
 
@@ -82,6 +84,8 @@ class PPOConfig:
     noise_correlation: float = 0.0
     """Correlation of the action noise with that of the step before; 0 is white (Hollenstein et al.
     2024, arXiv:2312.11091: correlated noise explores further, the update stays as it is)."""
+    sequence: int = 32
+    """Steps through which gradients flow back in a policy that remembers; divides num_steps."""
     normalize_obs: bool = True
     """Whiten observations by running mean and std, clipped to +-10."""
     scale_reward: bool = False
@@ -111,7 +115,8 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        sizes = (self.num_steps, self.minibatch, self.epochs, self.threads, *self.hidden)
+        sizes = (self.num_steps, self.minibatch, self.epochs, self.threads, self.sequence,
+                 *self.hidden)  # fmt: skip
         if min(sizes) < 1 or min(self.sil_batches, self.sil_capacity, self.sil_horizon) < 1:
             raise ValueError(f"sizes must be >= 1, got {self}")
         if not (0 <= self.gamma < 1 and 0 <= self.int_gamma < 1):
@@ -135,15 +140,11 @@ class PPOConfig:
             )
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Policy):
     """Gaussian policy and two value heads over one flat observation, normalizer inside.
 
     The action is ``clip(mean(obs) + std * eps, -1, 1)``; std does not depend on the observation.
     """
-
-    obs_mean: Tensor
-    obs_var: Tensor
-    obs_count: Tensor
 
     def __init__(
         self,
@@ -153,17 +154,14 @@ class ActorCritic(nn.Module):
         init_log_std: float = -0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if min(obs_dim, action_dim, *hidden) < 1:
             raise ValueError(f"sizes must be >= 1, got {obs_dim=}, {action_dim=}, {hidden=}")
-        self.obs_dim, self.action_dim, self.hidden = obs_dim, action_dim, tuple(hidden)
+        super().__init__(obs_dim, action_dim)
+        self.hidden = tuple(hidden)
         generator = torch.Generator().manual_seed(seed)
         self.actor = _mlp(obs_dim, self.hidden, action_dim, 0.01, generator)
         self.critic = _mlp(obs_dim, self.hidden, 2, 1.0, generator)
         self.log_std = nn.Parameter(torch.full((action_dim,), float(init_log_std)))
-        self.register_buffer("obs_mean", torch.zeros(obs_dim, dtype=torch.float64))
-        self.register_buffer("obs_var", torch.ones(obs_dim, dtype=torch.float64))
-        self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Deterministic action: (B, obs_dim) raw observations -> (B, action_dim) in [-1, 1]."""
@@ -177,15 +175,6 @@ class ActorCritic(nn.Module):
         """Deterministic action on arrays: (B, obs_dim) -> (B, action_dim) float32 in [-1, 1]."""
         return self.forward(torch.as_tensor(obs, dtype=torch.float32)).numpy()
 
-    def normalize(self, obs: Tensor) -> Tensor:
-        """Whiten (..., obs_dim) raw observations with the running statistics, clip to +-10."""
-        return self.whitener()(obs)
-
-    def whitener(self) -> Callable[[Tensor], Tensor]:
-        """:meth:`normalize` with the statistics of now, worked out once."""
-        mean, scale = self.obs_mean.float(), self.obs_scale
-        return lambda obs: ((obs - mean) * scale).clamp_(-10.0, 10.0)
-
     def mean_of(self) -> Callable[[Tensor], Tensor]:
         """:attr:`actor` with the weights of now, without gradients: a third of the calls."""
         linear = [m for m in self.actor if isinstance(m, nn.Linear)]
@@ -198,32 +187,35 @@ class ActorCritic(nn.Module):
 
         return mean
 
-    @property
-    def obs_scale(self) -> Tensor:
-        """(obs_dim,) float32, 1 / std; a feature that never varied keeps scale 1."""
-        scale = self.obs_var.clamp(min=1e-12).rsqrt()
-        return torch.where(self.obs_var < 1e-8, torch.ones_like(scale), scale).float()
+    def sampler(self) -> Sampler:
+        """See :meth:`learning.policy.Policy.sampler`; the trace is the action before it is cut."""
+        mean, std = self.mean_of(), self.log_std.detach().exp()
 
-    @torch.no_grad()
-    def update_normalizer(self, obs: Tensor) -> None:
-        """Take (B, obs_dim) raw observations into mean and variance (Chan et al. 1979)."""
-        centre = self.obs_mean.float()  # float32 sums of centred values are exact enough
-        spread, mean = torch.var_mean(obs - centre, dim=0, correction=0)
-        var, mean = spread.double(), mean.double() + centre.double()
-        n = float(len(obs))
-        total = self.obs_count + n
-        delta = mean - self.obs_mean
-        new = n / total
-        old = 1 - new
-        self.obs_var.copy_(self.obs_var * old + var * new + delta.square() * old * new)
-        self.obs_mean.add_(delta * new)
-        self.obs_count.copy_(total)
+        def sample(x: Any, memory: Tensor, noise: Tensor) -> Sample:
+            action = torch.add(mean(x), noise * std)
+            return Sample(action, action.clamp(-1.0, 1.0), memory)
 
-    def log_prob(self, x: Tensor, action: Tensor) -> Tensor:
+        return sample
+
+    def log_prob(self, x: Any, trace: Tensor, memory: Tensor | None = None) -> Tensor:
         """(B,) log-density of unclipped actions (B, A) at normalized x (B, obs_dim)."""
-        noise: Tensor = (action - self.actor(x)) * torch.exp(-self.log_std)
+        noise: Tensor = (trace - self.actor(x)) * torch.exp(-self.log_std)
         constant = self.log_std.sum() + 0.5 * _LOG_2PI * self.action_dim
         return -0.5 * noise.square().sum(dim=-1) - constant
+
+    def value(self, x: Any, memory: Tensor | None = None) -> Tensor:
+        """(B, 2) extrinsic and intrinsic value of normalized x."""
+        return self.critic(x)  # type: ignore[no-any-return]
+
+    def evaluate(
+        self, x: Any, trace: Tensor, memory: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`learning.policy.Policy.evaluate`."""
+        return self.log_prob(x, trace), self.critic(x)
+
+    def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """See :meth:`learning.policy.Policy.groups`."""
+        return [*self.actor.parameters(), self.log_std], list(self.critic.parameters())
 
     def entropy(self) -> Tensor:
         """Entropy of the action distribution, the same at every observation."""
@@ -301,13 +293,14 @@ def gae(
 
 
 class PPO:
-    """Trains an :class:`ActorCritic` on a :class:`VecEnv`.
+    """Trains a :class:`Policy` on a :class:`VecEnv`.
 
     Args:
         env: reset once at the start of training.
         intrinsic: bonus, built from the env's explore width; None trains on rewards alone.
         seed: of weights, action noise and shuffles. Equal seeds give equal runs on one thread.
-        net: continue from this network (its normalizer too) instead of a new one.
+        net: train this policy (its normalizer too), on the device it is on, instead of a new
+            :class:`ActorCritic`.
     """
 
     def __init__(
@@ -316,7 +309,7 @@ class PPO:
         config: PPOConfig | None = None,
         intrinsic: IntrinsicReward | None = None,
         seed: int = 0,
-        net: ActorCritic | None = None,
+        net: Policy | None = None,
     ) -> None:
         self.env, self.config, self.intrinsic = env, config or PPOConfig(), intrinsic
         cfg, spec = self.config, env.spec
@@ -328,7 +321,13 @@ class PPO:
                 f"net must map {spec.obs_dim} observations to {spec.action_dim} actions, "
                 f"got {net.obs_dim} to {net.action_dim}"
             )
-        self.net = net
+        if cfg.sil_coef > 0 and not isinstance(net, ActorCritic):
+            raise ValueError(f"sil_coef must be 0 but for ActorCritic, got {type(net).__name__}")
+        if net.memory_dim and cfg.num_steps % cfg.sequence:
+            raise ValueError(f"num_steps must be a multiple of sequence, got {cfg}")
+        self.net: Any = net
+        """The policy, as it was handed in."""
+        self.device = net.log_std.device
         self.optimizer = torch.optim.Adam(net.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
         episodic = intrinsic is not None and intrinsic.horizon == "episodic"
@@ -346,22 +345,30 @@ class PPO:
             None  # steps and log std before the first update
         )
         self.windows: dict[str, deque[float]] = {}
-        self.obs: np.ndarray[Any, Any] | None = None
+        self.obs: Arrays | None = None
         self._last_noise: Tensor | None = None
         self.running = np.zeros((2, spec.num_envs))  # return and length of the open episodes
         steps, n = cfg.num_steps, spec.num_envs
-        self._raw = torch.zeros(steps, n, spec.obs_dim)
-        self._x = torch.zeros(steps, n, spec.obs_dim)
-        self._action = torch.zeros(steps, n, spec.action_dim)
-        self._sent = torch.zeros(steps, n, spec.action_dim)
+        zeros = partial(torch.zeros, device=self.device)
+        self._raw: Any = zeros(steps, n, spec.obs_dim)
+        self._x: Any = torch.zeros_like(self._raw)
+        if spec.frames:
+            frames = zeros(steps, n, *spec.frames, dtype=torch.uint8)  # raw and x share them
+            self._raw, self._x = ({"state": s, "frames": frames} for s in (self._raw, self._x))
+        self._trace = zeros(steps, n, net.trace_dim)
+        self._sent = zeros(steps, n, spec.action_dim)
+        self._memory = zeros(steps, n, net.memory_dim)  # before each step
+        self._remembered = zeros(n, net.memory_dim)
+        self._first = zeros(steps, n, dtype=torch.bool)
+        self._begins = torch.ones(n, dtype=torch.bool, device=self.device)
+        self.gate = torch.ones(steps, n)
+        """(T, N) what the policy's memory lets through of a progress reward, of the rollout."""
         self._explore = torch.zeros(2, steps, n, spec.explore_dim)  # before and after each step
         self._reward = torch.zeros(steps, n)
         self._terminated = torch.zeros(steps, n, dtype=torch.bool)
         self._truncated = torch.zeros(steps, n, dtype=torch.bool)
         self._success = torch.zeros(steps, n, dtype=torch.bool)
         self._length = torch.zeros(steps, n, dtype=torch.int64)
-        batch = steps * n
-        self._columns = [torch.empty(batch, k) for k in (spec.obs_dim, spec.action_dim, 4)]
 
     @property
     def int_weight(self) -> float:
@@ -412,36 +419,45 @@ class PPO:
     @torch.no_grad()
     def _collect(self) -> dict[str, float]:
         """Fill the rollout buffers; parameters and normalizer stand still."""
-        cfg, env, net = self.config, self.env, self.net
+        cfg, env = self.config, self.env
+        net: Policy = self.net
         if self.obs is None:
-            self.obs = np.array(env.reset(), dtype=np.float32)
-        noise = self._noise() * net.log_std.exp()
-        whiten, mean = net.whitener(), net.mean_of()
-        self._finals: list[tuple[int, np.ndarray[Any, Any], Tensor]] = []
+            self.obs = each(_copied, env.reset())
+        noise = self._noise()
+        whiten, sample = net.whitener(), net.sampler()
+        self._finals: list[tuple[int, np.ndarray[Any, Any], Obs, Tensor]] = []
         sums: dict[str, float] = {}
         for t in range(cfg.num_steps):
-            obs = torch.from_numpy(self.obs)
-            if not math.isfinite(float(obs.sum())):
-                bad = int((~obs.isfinite()).any(dim=1).sum())
+            obs = each(self._tensor, self.obs)
+            numbers = state_of(obs)
+            if not math.isfinite(float(numbers.sum())):
+                bad = int((~numbers.isfinite()).any(dim=1).sum())
                 raise FloatingPointError(
-                    f"obs must be finite, got NaN or infinity in {bad} of {len(obs)} environments"
+                    f"obs must be finite, got NaN or infinity in {bad} of {len(numbers)} "
+                    "environments"
                 )
-            self._raw[t] = obs
-            self._x[t] = whiten(obs)
+            each(lambda kept, new, t=t: kept[t].copy_(new), self._raw, obs)
+            each(lambda kept, new, t=t: kept[t].copy_(new), self._x, whiten(obs))
             if self.intrinsic is not None:
                 self._explore[0, t] = torch.from_numpy(env.explore())
-            torch.add(mean(self._x[t]), noise[t], out=self._action[t])
-            torch.clamp(self._action[t], -1.0, 1.0, out=self._sent[t])
-            step = env.step(self._sent[t].numpy())
+            self._memory[t], self._first[t] = self._remembered, self._begins
+            drawn = sample(each(lambda kept, t=t: kept[t], self._x), self._memory[t], noise[t])
+            self._trace[t], self._sent[t] = drawn.trace, drawn.action
+            if drawn.gate is not None:
+                self.gate[t] = drawn.gate
+            step = env.step(self._sent[t].cpu().numpy())
             self._reward[t] = torch.from_numpy(step.reward)
             self._terminated[t] = torch.from_numpy(step.terminated)
             self._truncated[t] = torch.from_numpy(step.truncated)
             self._explore[1, t] = torch.from_numpy(step.explore)
             cut = np.flatnonzero(step.truncated & ~step.terminated)
             if len(cut):
-                self._finals.append((t, cut, torch.from_numpy(step.final_obs[cut])))
+                final = each(lambda rows, cut=cut: self._tensor(rows[cut]), step.final_obs)
+                self._finals.append((t, cut, final, drawn.memory[cut]))
+            self._begins = self._tensor(step.terminated | step.truncated)
+            self._remembered = drawn.memory.masked_fill(self._begins[:, None], 0.0)
             self._count(t, step, sums)
-            self.obs = np.array(step.obs, dtype=np.float32)
+            self.obs = each(_copied, step.obs)
         self.steps += self._reward.numel()
         metrics = {"steps": float(self.steps), "success": 0.0, "collision": 0.0}
         metrics |= {name: value / cfg.num_steps for name, value in sums.items()}
@@ -450,8 +466,8 @@ class PPO:
         return metrics
 
     def _noise(self) -> Tensor:
-        """(T, N, A) standard normal action noise, an AR(1) process along time."""
-        noise = torch.randn(self._action.shape, generator=self.generator)
+        """(T, N, trace_dim) standard normal noise, an AR(1) process along time."""
+        noise = torch.randn(self._trace.shape, generator=self.generator)
         rho = self.config.noise_correlation
         if rho > 0:
             if self._last_noise is None:
@@ -460,7 +476,11 @@ class PPO:
             for t, last in enumerate([self._last_noise, *noise[:-1]]):
                 noise[t] += rho * last
             self._last_noise = noise[-1].clone()
-        return noise
+        return noise.to(self.device)
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """On the policy's device."""
+        return torch.from_numpy(array).to(self.device)
 
     def _count(self, t: int, step: Step, sums: dict[str, float]) -> None:
         """Keep episode statistics."""
@@ -508,7 +528,7 @@ class PPO:
         else:
             metrics |= self._optimize(advantage, returns, ~missing.flatten(), weight)
         if cfg.normalize_obs:
-            net.update_normalizer(self._raw.flatten(0, 1))
+            net.update_normalizer(state_of(self._raw).flatten(0, 1))
         self.updates += 1
         return metrics | {"updates": float(self.updates), "loss/skipped": float(self.skipped)}
 
@@ -530,7 +550,8 @@ class PPO:
         if self.intrinsic is None or weight == 0.0:
             return torch.zeros_like(self._reward), {}
         before, after = self._explore
-        rollout = Transition(before, self._sent, after, self._terminated, self._truncated)
+        sent = self._sent.cpu()
+        rollout = Transition(before, sent, after, self._terminated, self._truncated)
         raw = self.intrinsic.compute(rollout)
         if not bool(raw.isfinite().all()):
             raise FloatingPointError(f"{type(self.intrinsic).__name__} gave non-finite rewards")
@@ -551,12 +572,13 @@ class PPO:
         cfg, net = self.config, self.net
         assert self.obs is not None
         done = self._terminated | self._truncated
-        value = net.critic(self._x.flatten(0, 1)).view(*done.shape, 2)
-        last = net.critic(net.normalize(torch.from_numpy(self.obs)))
+        x, memory = each(_flat, self._x), self._memory.flatten(0, 1)
+        value = net.value(x, memory).cpu().view(*done.shape, 2)
+        last = net.value(net.normalize(each(self._tensor, self.obs)), self._remembered).cpu()
         after = torch.cat([value[1:], last[None]])  # of the observation to act on next
         ended = after.masked_fill(done[..., None], 0.0)  # of the state before the reset
-        for t, rows, final_obs in self._finals:
-            ended[t, torch.from_numpy(rows)] = net.critic(net.normalize(final_obs))
+        for t, rows, final_obs, memory in self._finals:
+            ended[t, torch.from_numpy(rows)] = net.value(net.normalize(final_obs), memory).cpu()
         reward = self._reward.masked_fill(missing, 0.0)
         if cfg.scale_reward:
             self.ext_scale.update(reward, done)
@@ -577,7 +599,7 @@ class PPO:
                 x, y = (self._explore[1, ..., :2] / cfg.sil_cell_m).floor().long().unbind(-1)
                 place = x * 1_000_003 + y
             self.sil.add(
-                self._raw, self._action, reward.nan_to_num(), done, self._success, self._length,
+                self._raw, self._trace, reward.nan_to_num(), done, self._success, self._length,
                 place,
             )  # fmt: skip
         spread = cfg.ext_coef * float(ext.std()), weight * float(int_.std())
@@ -591,25 +613,21 @@ class PPO:
     ) -> dict[str, float]:
         cfg, net = self.config, self.net
         kept = usable.nonzero().squeeze(1)
+        x, trace = each(_flat, self._x), self._trace.flatten(0, 1)
         with torch.no_grad():
-            x = self._x.flatten(0, 1)
-            action = self._action.flatten(0, 1)
-            old = net.log_prob(x, action)
+            old = net.log_prob(x, trace, self._memory.flatten(0, 1)).cpu()
             scale = advantage.flatten()[kept]
             advantage = (advantage.flatten() - scale.mean()) / (scale.std() + 1e-8)
-            rest = torch.cat([old[:, None], advantage[:, None], returns.flatten(0, 1)], dim=1)
-        heads = torch.tensor([1.0, 1.0 if weight > 0 else 0.0])
+            columns = [old[:, None], advantage[:, None], returns.flatten(0, 1)]
+            rest = torch.cat(columns, dim=1).to(self.device)
+        heads = torch.tensor([1.0, 1.0 if weight > 0 else 0.0], device=self.device)
         pieces = math.ceil(len(kept) / cfg.minibatch)
         totals = torch.zeros(5)
         count = 0
         for _ in range(cfg.epochs):
-            order = kept[torch.randperm(len(kept), generator=self.generator)]
-            for source, shuffled in zip((x, action, rest), self._columns, strict=True):
-                torch.index_select(source, 0, order, out=shuffled[: len(kept)])
             epoch_kl = 0.0
-            parts = [column[: len(kept)].chunk(pieces) for column in self._columns]
-            for xs, actions, rests in zip(*parts, strict=True):
-                stats = self._step(xs, actions, rests, heads)
+            for rows in self._minibatches(kept, pieces):
+                stats = self._step(x, trace, rest, usable, rows, heads)
                 totals += stats
                 epoch_kl += float(stats[3]) / pieces
                 count += 1
@@ -631,21 +649,46 @@ class PPO:
             metrics |= self._imitate()
         return metrics
 
-    def _step(self, x: Tensor, action: Tensor, rest: Tensor, heads: Tensor) -> Tensor:
+    def _minibatches(self, kept: Tensor, pieces: int) -> Iterator[Tensor]:
+        """Row numbers of the flat rollout in random order, in ``pieces`` parts.
+
+        (B,) usable rows each; of a policy that remembers (S, B), sequences of S steps.
+        """
+        if self.net.memory_dim == 0:
+            yield from kept[torch.randperm(len(kept), generator=self.generator)].chunk(pieces)
+            return
+        (steps, n), length = self._reward.shape, self.config.sequence
+        order = torch.randperm(steps // length * n, generator=self.generator)
+        begins = order // n * (length * n) + order % n
+        for starts in begins.chunk(pieces):
+            yield starts + n * torch.arange(length)[:, None]
+
+    def _step(
+        self, x: Obs, trace: Tensor, rest: Tensor, usable: Tensor, rows: Tensor, heads: Tensor
+    ) -> Tensor:
         """One gradient step on a minibatch; returns policy, value, value, KL, clipped."""
         cfg, net = self.config, self.net
+        begin = rows[0] if rows.ndim == 2 else rows
+        log_prob, value = net.evaluate(
+            each(lambda part: part[rows], x), trace[rows], self._memory.flatten(0, 1)[begin],
+            self._first.flatten()[rows],
+        )  # fmt: skip
+        rest = rest[rows]
+        if rows.ndim == 2:
+            good = usable[rows]
+            log_prob, value, rest = log_prob[good], value[good], rest[good]
         old, advantage, returns = rest[:, 0], rest[:, 1], rest[:, 2:]
-        log_ratio = net.log_prob(x, action) - old
+        log_ratio = log_prob - old
         ratio = log_ratio.exp()
         bounded = ratio.clamp(1 - cfg.clip, 1 + cfg.clip)
         policy = -torch.minimum(ratio * advantage, bounded * advantage).mean()
-        errors = (net.critic(x) - returns).square().mean(dim=0)
+        errors = (value - returns).square().mean(dim=0)
         loss = policy + cfg.vf_coef * (errors * heads).sum() - cfg.ent_coef * net.entropy()
         self._descend(loss)
         with torch.no_grad():
             kl = (ratio - 1 - log_ratio).mean()
             clipped = (ratio != bounded).float().mean()
-            return torch.stack([policy, errors[0], errors[1], kl, clipped])
+            return torch.stack([policy, errors[0], errors[1], kl, clipped]).cpu()
 
     def _imitate(self) -> dict[str, float]:
         """Self-imitation gradient steps, see :mod:`learning.self_imitation`."""
@@ -662,9 +705,9 @@ class PPO:
         """Step down unless the gradient is not finite, which is counted and logged."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        net, limit = self.net, self.config.max_grad_norm
-        norm = nn.utils.clip_grad_norm_([*net.actor.parameters(), net.log_std], limit)
-        norm = norm + nn.utils.clip_grad_norm_(net.critic.parameters(), limit)
+        actor, critic = self.net.groups()
+        norm = nn.utils.clip_grad_norm_(actor, self.config.max_grad_norm)
+        norm = norm + nn.utils.clip_grad_norm_(critic, self.config.max_grad_norm)
         if not math.isfinite(float(norm)):
             self.skipped += 1
             log.warning("gradient is not finite, step skipped (%d so far)", self.skipped)
@@ -692,6 +735,8 @@ class PPO:
             "obs": self.obs,
             "running": self.running,
             "noise": self._last_noise,
+            "memory": self._remembered if self.net.memory_dim else None,
+            "begins": self._begins if self.net.memory_dim else None,
             "env": self.env.state_dict(),
         }
 
@@ -724,6 +769,9 @@ class PPO:
         self.windows = {k: deque(v, maxlen=WINDOW) for k, v in state["windows"].items()}
         self.obs, self.running = state["obs"], state["running"]
         self._last_noise = state.get("noise")
+        if self.net.memory_dim:
+            self._remembered = state["memory"].to(self.device)
+            self._begins = state["begins"].to(self.device)
         self.env.load_state_dict(state["env"])
 
     def save(self, folder: str | os.PathLike[str], keep: int = 3) -> None:
@@ -734,6 +782,16 @@ class PPO:
         """Go on from the newest valid checkpoint in ``folder``."""
         self.load_state_dict(checkpoint.load(folder))
         return self
+
+
+def _copied(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy; numbers as float32, frames as they are."""
+    return np.array(array, dtype=np.uint8 if array.dtype == np.uint8 else np.float32)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """(T, N, ...) -> (T N, ...)."""
+    return tensor.flatten(0, 1)
 
 
 def _explained(value: Tensor, returns: Tensor) -> float:

@@ -24,6 +24,9 @@ class EnvSpec:
     dt: float
     """Seconds per step."""
     max_episode_steps: int
+    frames: tuple[int, ...] = ()
+    """(V, H, W, 3) of an environment with cameras. Its observations are then dicts: "state" (N,
+    obs_dim) float32 and "frames" (N, V, H, W, 3) uint8."""
 
     def __post_init__(self) -> None:
         if min(self.num_envs, self.obs_dim, self.action_dim, self.max_episode_steps) < 1:
