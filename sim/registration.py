@@ -20,6 +20,15 @@ NAMES = {
 }
 """Name of the id -> name of the task in :mod:`sim.tasks`."""
 
+ARM_NAMES = {
+    "Stack": "stack",
+    "StackCue": "stack-cue",
+    "JujubeCup": "jujube-cup",
+    "Bridge": "bridge",
+    "BridgeLite": "bridge-lite",
+}
+"""The same of the long manipulation tasks, :data:`sim.tasks.ARM_TASKS`."""
+
 
 def env_id(name: str, goal: bool = False) -> str:
     """``Incognita/AgvWarehouse-v0``, or for ``GoalEnv`` ``Incognita/AgvWarehouseGoal-v0``."""
@@ -35,10 +44,10 @@ def register() -> None:
     import gymnasium
 
     for goal in (False, True):
-        for name, task in NAMES.items():
+        for name, task in (NAMES | ARM_NAMES).items():
             if env_id(name, goal) not in gymnasium.registry:
                 module = f"sim.faces.{'goal_env' if goal else 'gymnasium_env'}"
-                face = "AgvGoal" if goal else "Agv"
+                face = "GoalTask" if goal else "Task"
                 gymnasium.register(
                     id=env_id(name, goal),
                     entry_point=f"{module}:{face}Env",

@@ -32,6 +32,7 @@ COMMANDS = {
     "reward-ladder": ("reward_ladder", "Offline error against success in training (2 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "terrain": ("terrain", "Energy over unseen hills beside the shortest way (0.1 core-hours)."),
+    "manipulation": ("manipulation", "Experts of the long tasks, strict beside weak; speed."),
     "lifelong": ("lifelong", "Shut doors, wrong edges, kidnappings on unseen floors (0.4 core-h)."),
     "soak": ("lifelong", "An hour of exploring and patrolling: memory and caps (0.2 core-hours)."),
     "nav": ("nav", "Environment steps against Gymnasium's vector environments."),

@@ -1,5 +1,7 @@
 """The ``GoalEnv`` API of Gymnasium-Robotics: dict observations and a vectorised ``compute_reward``.
 
+What goals are of a manipulation task, see :class:`sim.faces.arm_rows.ArmRows`. On wheels:
+
 * ``achieved_goal`` and ``desired_goal`` are true positions in the world, (2,) float64 metres;
   ``observation`` is the task's without goal and guide point, which would contradict a relabelled
   goal, and with the heading (cos, sin).
@@ -17,32 +19,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from .gymnasium_env import AgvEnv, AgvVectorEnv
+from .gymnasium_env import TaskEnv, TaskVectorEnv
 
 
-class AgvGoalEnv(AgvEnv):
+class GoalTaskEnv(TaskEnv):
     """One robot with goal observations; works with Stable-Baselines3's HER as it is."""
 
     goals = True
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """See :meth:`sim.faces.rows.Rows.compute_reward`."""
+        """See :meth:`sim.faces.rows.FaceRows.compute_reward`."""
         return self.rows.compute_reward(achieved_goal, desired_goal, info)
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """See :meth:`sim.faces.rows.Rows.compute_terminated`."""
+        """See :meth:`sim.faces.rows.FaceRows.compute_terminated`."""
         return self.rows.compute_terminated(achieved_goal, desired_goal, info)
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """See :meth:`sim.faces.rows.Rows.compute_truncated`."""
+        """See :meth:`sim.faces.rows.FaceRows.compute_truncated`."""
         return self.rows.compute_truncated(achieved_goal, desired_goal, info)
 
 
-class AgvGoalVectorEnv(AgvVectorEnv):
+class GoalTaskVectorEnv(TaskVectorEnv):
     """N robots with goal observations."""
 
     goals = True
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """See :meth:`sim.faces.rows.Rows.compute_reward`; goals (..., 2)."""
+        """See :meth:`sim.faces.rows.FaceRows.compute_reward`; goals (..., G)."""
         return self.rows.compute_reward(achieved_goal, desired_goal, info)

@@ -11,29 +11,29 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ..backend import CONTROL_DT
-from ..tasks import AgvTask
-from .rows import OUTCOMES, Obs, Rows, outcomes, row
+from .open import AnyTask, open_rows
+from .rows import Obs, row
 
 METADATA = {"render_modes": ["rgb_array"], "render_fps": round(1 / CONTROL_DT)}
 
 
-class AgvEnv(gymnasium.Env[Any, NDArray[np.float32]]):
+class TaskEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """One robot. Seeded by ``reset(seed=)``; later resets go on to that seed's next episodes.
 
-    ``info`` holds the reward terms, the outcomes so far (``success``, ``collision``, ``at_fault``,
-    ``path_m``, ``episode_length``) and ``is_success``; at reset the layout and what the domain
+    ``info`` holds the reward terms, the outcomes so far (``success``, ``episode_length`` and the
+    others of ``rows.outcome_names``) and ``is_success``; at reset the layout and what the domain
     randomization drew.
 
     Args:
         task: name of a task or a task.
-        options: see :class:`sim.faces.rows.Rows`.
+        options: see :func:`sim.faces.open.open_rows`.
     """
 
     metadata: dict[str, Any] = METADATA
     goals = False
 
-    def __init__(self, task: str | AgvTask, **options: Any) -> None:
-        self.rows = Rows(task, 1, goals=self.goals, **options)
+    def __init__(self, task: AnyTask, **options: Any) -> None:
+        self.rows = open_rows(task, 1, goals=self.goals, **options)
         self.render_mode = self.rows.render_mode
         self.observation_space = self.rows.observation_space
         self.action_space = self.rows.action_space
@@ -55,11 +55,11 @@ class AgvEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return row(obs, 0), info
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Advance by 50 ms under a (2,) action in [-1, 1]; see :meth:`gymnasium.Env.step`."""
+        """Advance by 50 ms under an (A,) action in [-1, 1]; see :meth:`gymnasium.Env.step`."""
         result = self.rows.step(np.asarray(action)[None])
         terms = result.terms
         info = {k: float(v[0]) for k, v in terms.items() if k.startswith("reward/")}
-        info |= outcomes(terms, 0)
+        info |= self.rows.outcomes(terms, 0)
         return (
             row(result.final_obs, 0),
             float(result.reward[0]),
@@ -69,7 +69,7 @@ class AgvEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         )
 
     def render(self) -> Any:
-        """(480, 640, 3) uint8 image of the world from above, or None without a render mode."""
+        """Image of the world (of a robot on wheels from above), or None without a render mode."""
         return self.rows.render(final=True)
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class AgvEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self.rows.close()
 
 
-class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
+class TaskVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
     """N robots under one clock. Finished rows reset within the step (``AutoresetMode.SAME_STEP``).
 
     ``infos`` of a step hold the reward terms of all rows; where an episode ended also
@@ -87,14 +87,14 @@ class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
     Args:
         num_envs: N.
         task: name of a task or a task.
-        options: see :class:`sim.faces.rows.Rows`.
+        options: see :func:`sim.faces.open.open_rows`.
     """
 
     metadata: dict[str, Any] = METADATA | {"autoreset_mode": AutoresetMode.SAME_STEP}
     goals = False
 
-    def __init__(self, num_envs: int, task: str | AgvTask, **options: Any) -> None:
-        self.rows = Rows(task, num_envs, goals=self.goals, **options)
+    def __init__(self, num_envs: int, task: AnyTask, **options: Any) -> None:
+        self.rows = open_rows(task, num_envs, goals=self.goals, **options)
         self.num_envs, self.render_mode = num_envs, self.rows.render_mode
         self.single_observation_space = self.rows.observation_space
         self.single_action_space = self.rows.action_space
@@ -118,7 +118,7 @@ class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[Obs, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Advance by 50 ms under (N, 2) actions in [-1, 1]."""
+        """Advance by 50 ms under (N, A) actions in [-1, 1]."""
         result = self.rows.step(actions)
         infos: dict[str, Any] = {}
         everyone = self._mask(True)
@@ -130,7 +130,7 @@ class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
             final = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(done):
                 final[i] = row(result.final_obs, i)
-            ends = {name: np.where(done, result.terms[name], 0) for name in OUTCOMES}
+            ends = {name: np.where(done, result.terms[name], 0) for name in self.rows.outcome_names}
             ends = {name: end.astype(result.terms[name].dtype) for name, end in ends.items()}
             ends["is_success"] = ends["success"]
             masks = {f"_{name}": done.copy() for name in ends}
@@ -139,7 +139,7 @@ class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
         return result.obs, result.reward, result.terminated, result.truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """N images (480, 640, 3), or None without a render mode."""
+        """N images, or None without a render mode."""
         if self.render_mode is None:
             return None
         return tuple(self.rows.render(i) for i in range(self.num_envs))
@@ -153,7 +153,7 @@ class AgvVectorEnv(VectorEnv[Any, NDArray[np.float32], NDArray[Any]]):
 
 
 def _seed(
-    env: AgvEnv | AgvVectorEnv, seed: int | None, options: dict[str, Any] | None
+    env: TaskEnv | TaskVectorEnv, seed: int | None, options: dict[str, Any] | None
 ) -> int | None:
     """The engine's seed at a reset: the caller's, and a random one at a first reset without."""
     if options:

@@ -1,4 +1,4 @@
-"""What the faces share: N rows of the batch engine, flat or goal observations, and pictures."""
+"""What the faces share: N rows of a batch engine, flat or goal observations, and pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from learning.vec_env import Step
 
 from ..batch import BatchEnv, Tier
 from ..randomization import NOMINAL, Randomization
@@ -43,8 +45,120 @@ class Result:
         return self.terminated | self.truncated
 
 
-class Rows:
-    """N rows of one task.
+class FaceRows:
+    """N rows of one task as faces show them, whatever its engine.
+
+    Args:
+        task, batch: what is shown, and the engine that runs it.
+        render_mode: None or "rgb_array".
+        goals: observations are dicts with ``achieved_goal`` and ``desired_goal``, and the reward is
+            :meth:`compute_reward`.
+        reward_type: "sparse" or "dense", see :meth:`compute_reward`; used only with ``goals``.
+
+    Raises:
+        ValueError: no such render mode or reward type.
+    """
+
+    outcome_names: tuple[str, ...] = OUTCOMES
+    """Per-episode numbers of :attr:`learning.vec_env.Step.terms` that faces report."""
+    observation_space: spaces.Space[Any]
+
+    def __init__(
+        self, task: Any, batch: Any, render_mode: str | None, goals: bool, reward_type: str
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
+        if reward_type not in REWARDS:
+            raise ValueError(f"reward_type must be one of {REWARDS}, got {reward_type!r}")
+        self.task, self.batch, self.num_envs = task, batch, batch.spec.num_envs
+        self.render_mode, self.goals, self.reward_type = render_mode, goals, reward_type
+        self.max_steps = batch.spec.max_episode_steps
+        self.action_space = spaces.Box(-1.0, 1.0, (batch.spec.action_dim,), np.float32)
+        self._fresh = False
+
+    def reset(self, seed: int | None = None) -> Obs:
+        """Start all rows anew: at the first episodes of ``seed``, or at the next of each row.
+
+        Where the last step has just reset every row, these starts are the next ones already.
+        """
+        fresh, self._fresh = self._fresh, False
+        if seed is not None:
+            self.batch.seed = int(seed)
+            self.batch.episode[:] = 0
+        elif fresh:
+            return self._present()
+        self.batch.reset()
+        return self._present()
+
+    def step(self, action: NDArray[Any]) -> Result:
+        """Advance all rows under (N, A) actions in [-1, 1].
+
+        Raises:
+            ValueError: the actions have another shape.
+        """
+        step = self.batch.step(np.asarray(action, dtype=np.float32))
+        done = step.terminated | step.truncated
+        self._fresh = bool(done.all())
+        result = Result(
+            step.obs, step.reward, step.terminated, step.truncated, step.final_obs, step.terms
+        )
+        if self.goals:
+            final = self._arrived(step)
+            result.final_obs = result.obs = final
+            if done.any():
+                result.obs = self._present()
+            assert isinstance(final, dict)
+            result.reward = self.compute_reward(final["achieved_goal"], final["desired_goal"], {})
+        return result
+
+    def outcomes(self, terms: dict[str, NDArray[Any]], i: int) -> dict[str, Any]:
+        """What is known of a row's episode so far, as plain numbers, ``is_success`` among them."""
+        out: dict[str, Any] = {name: terms[name][i].item() for name in self.outcome_names}
+        return out | {"is_success": out["success"]}
+
+    def _present(self) -> Obs:
+        """The observation to act on next."""
+        raise NotImplementedError
+
+    def _arrived(self, step: Step) -> Obs:
+        """What a step led to, before any reset, in the form with goals."""
+        raise NotImplementedError
+
+    def compute_reward(
+        self,
+        achieved_goal: NDArray[Any],
+        desired_goal: NDArray[Any],
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | NDArray[Any],
+    ) -> NDArray[np.float32]:
+        """Reward of reaching ``achieved_goal`` when ``desired_goal`` was wanted."""
+        raise NotImplementedError
+
+    def compute_terminated(
+        self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Mapping[str, Any]
+    ) -> Any:
+        """(...,) bool: the episode is over."""
+        raise NotImplementedError
+
+    def compute_truncated(
+        self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Mapping[str, Any]
+    ) -> Any:
+        """(...,) bool: the time is up and the episode is not over."""
+        late = np.asarray(info.get("episode_length", 0)) >= self.max_steps
+        return late & ~self.compute_terminated(achieved_goal, desired_goal, info)
+
+    def render(self, row: int = 0, final: bool = False) -> NDArray[np.uint8] | None:
+        """Image of a row; None without ``render_mode``.
+
+        ``final`` shows what the last step led to, before any reset.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free what rendering holds."""
+
+
+class Rows(FaceRows):
+    """N rows of a task on wheels.
 
     Args:
         task: name of a task (see :data:`sim.tasks.TASKS`), or a task.
@@ -75,78 +189,47 @@ class Rows:
         reward_type: str = "sparse",
         **options: Any,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f'render_mode must be None or "rgb_array", got {render_mode!r}')
-        if reward_type not in REWARDS:
-            raise ValueError(f"reward_type must be one of {REWARDS}, got {reward_type!r}")
         if isinstance(task, AgvTask):
             if options:
                 raise TypeError(f"a task made already takes no parameters, got {sorted(options)}")
         else:
             task = make(task, **options)
-        self.task, self.num_envs, self.render_mode = task, num_envs, render_mode
-        self.goals, self.reward_type = goals, reward_type
-        self.batch = BatchEnv(task, num_envs, tier, randomization=randomization, threads=threads)
-        self.max_steps = self.batch.spec.max_episode_steps
-        self.action_space = spaces.Box(-1.0, 1.0, (self.batch.spec.action_dim,), np.float32)
+        batch = BatchEnv(task, num_envs, tier, randomization=randomization, threads=threads)
+        super().__init__(task, batch, render_mode, goals, reward_type)
         observation = task.config.observation
         scan = observation.scan_dim
         # goal and guide point give the goal away: a relabelled goal would contradict them
         self._kept = np.r_[0:scan, scan + 4 : scan + 8 + 4 * observation.pose]
-        self.observation_space: spaces.Space[Any]
         if goals:
             width = len(self._kept) + 2
             self.observation_space = spaces.Dict(
                 {
-                    "observation": _box(width, np.float32),
-                    "achieved_goal": _box(2, np.float64),
-                    "desired_goal": _box(2, np.float64),
+                    "observation": box(width, np.float32),
+                    "achieved_goal": box(2, np.float64),
+                    "desired_goal": box(2, np.float64),
                 }
             )
         else:
-            self.observation_space = _box(observation.dim, np.float32)
-        self._fresh = False
+            self.observation_space = box(observation.dim, np.float32)
         self._view: RobotView | None = None
         self._before: tuple[list[Any], NDArray[np.float64]] | None = None
 
     def reset(self, seed: int | None = None) -> Obs:
-        """Start all rows anew: at the first episodes of ``seed``, or at the next of each row.
-
-        Where the last step has just reset every row, these starts are the next ones already.
-        """
-        batch = self.batch
-        fresh, self._fresh, self._before = self._fresh, False, None
-        if seed is not None:
-            batch.seed = int(seed)
-            batch.episode[:] = 0
-        elif fresh:
-            return self._shown(self.task.observe(batch.state), *self._now())
-        return self._shown(batch.reset(), *self._now())
+        """See :meth:`FaceRows.reset`."""
+        self._before = None
+        return super().reset(seed)
 
     def step(self, action: NDArray[Any]) -> Result:
-        """Advance all rows under (N, 2) actions in [-1, 1].
-
-        Raises:
-            ValueError: the actions have another shape.
-        """
-        batch = self.batch
+        """See :meth:`FaceRows.step`."""
         if self.render_mode is not None:
-            self._before = list(batch.placements), batch.obstacles()
-        step = batch.step(np.asarray(action, dtype=np.float32))
-        done = step.terminated | step.truncated
-        self._fresh = bool(done.all())
-        result = Result(
-            step.obs, step.reward, step.terminated, step.truncated, step.final_obs, step.terms
-        )
-        if self.goals:
-            arrived = batch.arrived_w
-            final = self._shown(step.final_obs, arrived, step.explore[:, 2])
-            result.final_obs = result.obs = final
-            if done.any():
-                result.obs = self._shown(step.obs, *self._now())
-            assert isinstance(final, dict)
-            result.reward = self.compute_reward(final["achieved_goal"], final["desired_goal"], {})
-        return result
+            self._before = list(self.batch.placements), self.batch.obstacles()
+        return super().step(action)
+
+    def _present(self) -> Obs:
+        return self._shown(self.task.observe(self.batch.state), *self._now())
+
+    def _arrived(self, step: Step) -> Obs:
+        return self._shown(step.final_obs, self.batch.arrived_w, step.explore[:, 2])
 
     def _now(self) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
         """True pose and goal (N, 5), and the heading (N,) that the robot believes, both now."""
@@ -198,13 +281,6 @@ class Rows:
         near = _distance(achieved_goal, desired_goal) < self.task.config.goal_radius_m
         return near | np.asarray(info.get("collision", False), dtype=bool)
 
-    def compute_truncated(
-        self, achieved_goal: NDArray[Any], desired_goal: NDArray[Any], info: Mapping[str, Any]
-    ) -> Any:
-        """(...,) bool: the time is up and the goal is not reached."""
-        late = np.asarray(info.get("episode_length", 0)) >= self.max_steps
-        return late & ~self.compute_terminated(achieved_goal, desired_goal, info)
-
     # pictures
 
     def render(self, row: int = 0, final: bool = False) -> NDArray[np.uint8] | None:
@@ -241,13 +317,7 @@ def row(obs: Obs, i: int | np.integer[Any]) -> Any:
     return {name: part[i] for name, part in obs.items()} if isinstance(obs, dict) else obs[i]
 
 
-def outcomes(terms: dict[str, NDArray[Any]], i: int) -> dict[str, Any]:
-    """What is known of a row's episode so far, as plain numbers, ``is_success`` among them."""
-    out: dict[str, Any] = {name: terms[name][i].item() for name in OUTCOMES}
-    return out | {"is_success": out["success"]}
-
-
-def _box(width: int, dtype: type[np.float32] | type[np.float64]) -> spaces.Box[Any]:
+def box(width: int, dtype: type[np.float32] | type[np.float64]) -> spaces.Box[Any]:
     """Unbounded: speeds, poses and distances have no limit that would hold in every map."""
     return spaces.Box(-np.inf, np.inf, (width,), dtype=np.dtype(dtype))
 

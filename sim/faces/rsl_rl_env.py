@@ -54,7 +54,8 @@ class RslRlEnv:
         if done.any():
             ended = done.bool()
             terms = extras["terms"]
-            log = {f"/{k}": terms[k][ended].float().mean() for k in ("success", "collision")}
+            names = [k for k in ("success", "collision", "stage") if k in terms]
+            log = {f"/{k}": terms[k][ended].float().mean() for k in names}
         return (
             self.get_observations(),
             reward,

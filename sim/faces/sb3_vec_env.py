@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tasks import AgvTask
-from .rows import Rows, outcomes, row
+from .open import AnyTask, open_rows
+from .rows import row
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -28,15 +28,15 @@ class Sb3VecEnv(VecEnv):
         task: name of a task or a task.
         num_envs: N.
         seed: of the first reset; None draws one.
-        options: see :class:`sim.faces.rows.Rows`.
+        options: see :func:`sim.faces.open.open_rows`.
     """
 
-    def __init__(
-        self, task: str | AgvTask, num_envs: int, seed: int | None = 0, **options: Any
-    ) -> None:
-        self.rows = Rows(task, num_envs, **options)
+    def __init__(self, task: AnyTask, num_envs: int, seed: int | None = 0, **options: Any) -> None:
+        self.rows = open_rows(task, num_envs, **options)
         super().__init__(num_envs, self.rows.observation_space, self.rows.action_space)
-        self._actions: NDArray[np.float32] = np.zeros((num_envs, 2), np.float32)
+        self._actions: NDArray[np.float32] = np.zeros(
+            (num_envs, self.rows.batch.spec.action_dim), np.float32
+        )
         self._returns = np.zeros(num_envs)
         self._began = time.monotonic()
         self.seed(seed)
@@ -51,7 +51,7 @@ class Sb3VecEnv(VecEnv):
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take (N, 2) actions in [-1, 1]."""
+        """Take (N, A) actions in [-1, 1]."""
         self._actions = actions
 
     def step_wait(self) -> Any:
@@ -60,7 +60,7 @@ class Sb3VecEnv(VecEnv):
         self._returns += result.reward
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(result.done):
-            infos[i] = outcomes(result.terms, int(i)) | {
+            infos[i] = self.rows.outcomes(result.terms, int(i)) | {
                 "terminal_observation": row(result.final_obs, int(i)),
                 "TimeLimit.truncated": bool(result.truncated[i]),
                 "episode": {
@@ -77,7 +77,7 @@ class Sb3VecEnv(VecEnv):
         self.rows.close()
 
     def get_images(self) -> list[NDArray[np.uint8] | None]:
-        """N images (480, 640, 3), None without a render mode."""
+        """N images, None without a render mode."""
         return [self.rows.render(i) for i in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:

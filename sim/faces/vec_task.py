@@ -8,8 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ..tasks import AgvTask
-from .rows import Rows
+from .open import AnyTask, open_rows
 
 try:
     import torch
@@ -29,7 +28,7 @@ class VecTask:
         num_envs: N.
         seed: of everything drawn.
         device: of all tensors; the simulation itself runs on the CPU.
-        options: see :class:`sim.faces.rows.Rows`.
+        options: see :func:`sim.faces.open.open_rows`.
 
     Attributes:
         obs_buf: (N, num_obs) float32; rew_buf (N,) float32; progress_buf (N,) int64 steps since
@@ -41,7 +40,7 @@ class VecTask:
 
     def __init__(
         self,
-        task: str | AgvTask,
+        task: AnyTask,
         num_envs: int,
         seed: int = 0,
         device: str | torch.device = "cpu",
@@ -49,7 +48,7 @@ class VecTask:
     ) -> None:
         if options.get("goals"):
             raise ValueError("goals must be off, VecTask observations are flat, got goals=True")
-        self.rows = Rows(task, num_envs, **options)
+        self.rows = open_rows(task, num_envs, **options)
         self.rows.batch.seed = int(seed)
         self.device = self.rl_device = torch.device(device)
         spec = self.rows.batch.spec
@@ -98,7 +97,7 @@ class VecTask:
         return {"obs": self.obs_buf}, self.rew_buf, self.reset_buf, self.extras
 
     def render(self, row: int = 0) -> NDArray[np.uint8] | None:
-        """(480, 640, 3) image of a row, or None without ``render_mode="rgb_array"``."""
+        """Image of a row, or None without ``render_mode="rgb_array"``."""
         return self.rows.render(row)
 
     def close(self) -> None:

@@ -21,6 +21,9 @@ STEP_M, STEP_RAD, STEP_OPEN = 0.02, 0.15, 0.25
 """Most that one action moves, turns and opens the hand."""
 LOW, HIGH = np.array([0.12, -0.30, 0.008]), np.array([0.50, 0.30, 0.32])
 """The grip is sent within, m."""
+LEASH_M = 0.08
+"""It is never sent farther from where it is, so that a hand that is held up or slow does not catch
+up on its own."""
 
 
 class Cell:
@@ -55,7 +58,9 @@ class Cell:
 
     def drive(self, s: ArmState, action: NDArray[np.float64]) -> None:
         """Move the commanded pose, ask the joints for it, and let 50 ms pass."""
-        s.at = np.clip(s.at + STEP_M * action[:, :3], LOW, HIGH)
+        away = s.at + STEP_M * action[:, :3] - s.grip
+        far = np.maximum(np.linalg.norm(away, axis=1, keepdims=True) / LEASH_M, 1.0)
+        s.at = np.clip(s.grip + away / far, LOW, HIGH)
         s.at_yaw = s.at_yaw + STEP_RAD * action[:, 3]
         s.at_opening = np.clip(s.at_opening + STEP_OPEN * action[:, 4], 0, 1)
         most = SPEEDS * CONTROL_DT

@@ -106,7 +106,7 @@ def in_place(e: Evidence, plan: Plan, slack: float = 1.0) -> Bools:
     near = np.hypot(e.off[..., 0], e.off[..., 1]) <= slack * plan.xy_m
     level = np.abs(e.off[..., 2]) <= slack * plan.z_m
     stands = (e.upright > 1 - TILT * slack) | (plan.upright == 0)
-    return near & level & (np.abs(e.turned) <= slack * plan.yaw_rad) & stands
+    return np.asarray(near & level & (np.abs(e.turned) <= slack * plan.yaw_rad) & stands)
 
 
 def hold(

@@ -65,7 +65,7 @@ class Expert:
     """
 
     def __init__(
-        self, batch: ArmBatch, config: ExpertConfig | None = None, seed: int = 0,
+        self, batch: ArmBatch, config: ExpertConfig | None = None, seed: int | list[int] = 0,
         near_miss: str | None = None, at_pick: int = 0,
     ) -> None:  # fmt: skip
         if near_miss is not None and near_miss not in NEAR_MISSES:

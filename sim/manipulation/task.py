@@ -193,16 +193,23 @@ class ArmTask:
         return s.pos[rows, which], s.quat_wxyz[rows, which], s.yaw[rows, which]
 
     def goals(self, state: ArmState) -> Floats:
-        """(N, S, 3) where the pieces of the picks belong, were all before them done, m."""
-        plan, out = self.plan, np.zeros((len(state.t), len(self.plan.target), 3))
-        pos = state.pos.copy()
-        rows = np.arange(len(state.t))
-        for s, target in enumerate(plan.target):
-            which = plan.references[s, np.maximum(state.cue, 0) if plan.cued else 0]
-            turn = np.broadcast_to(state.quat_wxyz[rows, which], (len(rows), 4))
-            out[:, s] = pos[rows, which] + rotate(turn, np.broadcast_to(plan.at[s], (len(rows), 3)))
-            pos[:, target] = out[:, s]
-        return out
+        """(N, S, 3) where the pieces of the picks are when all is done, m, from how things are now.
+
+        Twice through the picks: what is put into a cup goes with it.
+        """
+        plan, rows = self.plan, np.arange(len(state.t))
+        pos, yaw = state.pos.copy(), state.yaw.copy()
+        for _ in range(2):
+            for s, target in enumerate(plan.target):
+                which = plan.references[s, np.maximum(state.cue, 0) if plan.cued else 0]
+                c, n = np.cos(yaw[rows, which]), np.sin(yaw[rows, which])
+                x, y, z = plan.at[s]
+                pos[:, target] = pos[rows, which] + np.stack([
+                    c * x - n * y, n * x + c * y, np.full(len(rows), z)
+                ], axis=1)  # fmt: skip
+                if np.isfinite(plan.yaw[s]):
+                    yaw[:, target] = yaw[rows, which] + plan.yaw[s]
+        return pos[:, plan.target]
 
     # observations
 

@@ -69,19 +69,19 @@ class Bridge(ArmTask):
     def __init__(self, cubes: int = 6, **overrides: Any) -> None:
         if cubes not in (2, 4, 6):
             raise ValueError(f"cubes must be 2, 4 or 6, got {cubes}")
-        self.name = "bridge" if cubes == 6 else f"bridge-{cubes}"
+        self.name = {2: "bridge-lite", 6: "bridge"}.get(cubes, f"bridge-{cubes}")
         self.description = (
             "Lay the left bar and the right bar over the gap of the grey bridge and put "
             f"{cubes} cubes on the bars."
         )
         pieces = [_bridge(), _bar("left", "yellow", 0.08), _bar("right", "orange", -0.08)]
         picks = []
-        for k, bar in enumerate(BARS):
+        for k, name in enumerate(BARS):
             place = Place(
                 at=((2 * k - 1) * SIDE_M, 0.0, DECK_M + BAR_M[2]), xy_m=0.012, z_m=0.006, yaw=0.0,
                 yaw_rad=0.15,
             )  # fmt: skip
-            picks.append(Pick(f"{bar} bar", ("grey bridge",), place, lift_m=0.06, overs=2))
+            picks.append(Pick(f"{name} bar", ("grey bridge",), place, lift_m=0.06, overs=2))
         for k in range(cubes):
             bar, slot = k % 2, k // 2
             y = (0.0, -SPACING_M, SPACING_M)[slot]

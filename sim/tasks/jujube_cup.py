@@ -69,7 +69,9 @@ class JujubeCup(ArmTask):
             Pick("red jujube", ("white cup",), inside),
             Pick("white cup", ("green plate",), on_plate, lift_m=0.05, overs=2),
         )
-        super().__init__(ArmConfig(**({"max_steps": 240} | overrides)), pieces, picks)
+        super().__init__(
+            ArmConfig(**({"max_steps": 240, "goal_m": 0.03} | overrides)), pieces, picks
+        )
 
     def weak(self, state: ArmState) -> NDArray[np.bool_]:
         """The cup is upright and within 2 cm of the plate's middle sideways: nobody asks for the

@@ -17,12 +17,12 @@ from stable_baselines3.common import env_checker as sb3_checker
 import sim
 from sim import worlds
 from sim.batch import BatchEnv
-from sim.faces.gymnasium_env import AgvEnv, AgvVectorEnv
+from sim.faces.gymnasium_env import TaskEnv, TaskVectorEnv
 from sim.faces.rows import OUTCOMES
 from sim.faces.sb3_vec_env import Sb3VecEnv
 from sim.faces.vec_task import VecTask
 from sim.randomization import TRAINING
-from sim.registration import NAMES, env_id
+from sim.registration import ARM_NAMES, NAMES, env_id
 from sim.tasks import make
 
 torch.set_num_threads(1)
@@ -54,14 +54,15 @@ print({"mujoco", "torch", "numba", "stable_baselines3"} & set(sys.modules))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     hills = [env_id("Terrain", goal) for goal in (False, True)]  # no task of the batch engine
-    assert out.stdout.splitlines() == [str(sorted(IDS + hills)), "set()"]
+    arm = [env_id(name, goal) for name in ARM_NAMES for goal in (False, True)]
+    assert out.stdout.splitlines() == [str(sorted(IDS + arm + hills)), "set()"]
 
 
 def test_registering_twice_changes_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sim.register()
-    assert isinstance(gymnasium.make("sim:Incognita/AgvFar-v0").unwrapped, AgvEnv)
+    assert isinstance(gymnasium.make("sim:Incognita/AgvFar-v0").unwrapped, TaskEnv)
 
 
 # gymnasium.Env
@@ -80,7 +81,7 @@ def test_both_environment_checkers_pass(name):
 
 @pytest.mark.parametrize("tier", ["kinematic", "mujoco"])
 def test_a_single_environment_is_a_batch_of_one(tier):
-    env = AgvEnv(SIMPLE, tier=tier, randomization=TRAINING, max_steps=7)
+    env = TaskEnv(SIMPLE, tier=tier, randomization=TRAINING, max_steps=7)
     batch = BatchEnv(make(SIMPLE, max_steps=7), 1, tier, seed=11, randomization=TRAINING)
     obs, info = env.reset(seed=11)
     assert np.array_equal(obs, batch.reset()[0])
@@ -97,17 +98,17 @@ def test_a_single_environment_is_a_batch_of_one(tier):
 
 
 def test_resets_without_a_seed_differ_and_follow_the_seed():
-    env = AgvEnv(SIMPLE)
+    env = TaskEnv(SIMPLE)
     starts = [env.reset(seed=4)[0], env.reset()[0], env.reset()[0], env.reset(seed=4)[0]]
     again = [env.reset()[0], env.reset()[0]]
     assert np.array_equal(starts[0], starts[3]) and not np.array_equal(starts[0], starts[1])
     assert np.array_equal(starts[1:3], again) and not np.array_equal(*again)
-    unseeded = [AgvEnv(SIMPLE).reset()[0] for _ in range(2)]
+    unseeded = [TaskEnv(SIMPLE).reset()[0] for _ in range(2)]
     assert not np.array_equal(*unseeded)
 
 
 def test_reaching_the_goal_terminates_and_says_success():
-    env = AgvEnv(SIMPLE, **ANYWHERE)
+    env = TaskEnv(SIMPLE, **ANYWHERE)
     env.reset(seed=0)
     _, reward, terminated, truncated, info = env.step(np.zeros(2, np.float32))
     assert (reward, terminated, truncated) == (10.0, True, False)
@@ -116,13 +117,13 @@ def test_reaching_the_goal_terminates_and_says_success():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="options must be empty, got \\['start'\\]"):
-        AgvEnv(SIMPLE).reset(options={"start": 1})
+        TaskEnv(SIMPLE).reset(options={"start": 1})
     with pytest.raises(ValueError, match="render_mode must be .*'human'"):
-        AgvEnv(SIMPLE, render_mode="human")
+        TaskEnv(SIMPLE, render_mode="human")
     with pytest.raises(ValueError, match="reward_type must be one of .*'rich'"):
         gymnasium.make(env_id("AgvFar", goal=True), reward_type="rich")
     with pytest.raises(TypeError, match="takes no parameters, got \\['people'\\]"):
-        AgvEnv(make(SIMPLE), people=2)
+        TaskEnv(make(SIMPLE), people=2)
     with pytest.raises(TypeError, match="map_yaml"):
         gymnasium.make(env_id("AgvRosMap"))
     with pytest.raises(ValueError, match="goals must be off"):
@@ -138,7 +139,7 @@ def test_the_vector_environment_equals_gymnasiums_own_in_the_same_autoreset_mode
     ours = gymnasium.make_vec(name, num_envs=1, **extra)
     mode = AutoresetMode.SAME_STEP
     theirs = SyncVectorEnv([lambda: gymnasium.make(name, **extra)], autoreset_mode=mode)
-    assert isinstance(ours, AgvVectorEnv) and ours.metadata["autoreset_mode"] is mode
+    assert isinstance(ours, TaskVectorEnv) and ours.metadata["autoreset_mode"] is mode
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
@@ -175,7 +176,7 @@ def equal(a, b):
 
 
 def test_rows_of_the_vector_environment_are_rows_of_the_batch():
-    env = AgvVectorEnv(5, SIMPLE, max_steps=9)
+    env = TaskVectorEnv(5, SIMPLE, max_steps=9)
     batch = BatchEnv(make(SIMPLE, max_steps=9), 5, seed=8)
     equal(env.reset(seed=8)[0], batch.reset())
     for action in actions(20, 5):
@@ -187,7 +188,7 @@ def test_rows_of_the_vector_environment_are_rows_of_the_batch():
 
 
 def test_finished_rows_alone_carry_final_information():
-    env = AgvVectorEnv(3, SIMPLE, max_steps=9)
+    env = TaskVectorEnv(3, SIMPLE, max_steps=9)
     env.reset(seed=0)
     env.rows.batch.state.t[1] = 8
     *_, truncated, infos = env.step(np.zeros((3, 2), np.float32))
@@ -199,7 +200,7 @@ def test_finished_rows_alone_carry_final_information():
 
 
 def test_gymnasiums_vector_wrappers_work():
-    env = DictInfoToList(RecordEpisodeStatistics(AgvVectorEnv(2, SIMPLE, **ANYWHERE)))
+    env = DictInfoToList(RecordEpisodeStatistics(TaskVectorEnv(2, SIMPLE, **ANYWHERE)))
     env.reset(seed=0)
     env.step(np.zeros((2, 2), np.float32))
     *_, infos = env.step(np.zeros((2, 2), np.float32))
@@ -461,7 +462,7 @@ def test_rsl_rl_trains_unmodified(tmp_path):
 
 @pytest.mark.parametrize("name", ["AgvSimpleDynamic", "AgvWarehouse"])
 def test_pictures_show_the_robot_where_the_episode_ended(name):
-    env = AgvEnv(NAMES[name], render_mode="rgb_array", max_steps=30, **options(name))
+    env = TaskEnv(NAMES[name], render_mode="rgb_array", max_steps=30, **options(name))
     with pytest.raises(RuntimeError, match="reset must be called"):
         env.render()
     env.reset(seed=0)
@@ -480,11 +481,11 @@ def test_pictures_show_the_robot_where_the_episode_ended(name):
 
     assert apart(last, before) < apart(last, start)
     env.close()
-    vector = AgvVectorEnv(2, NAMES[name], render_mode="rgb_array", **options(name))
+    vector = TaskVectorEnv(2, NAMES[name], render_mode="rgb_array", **options(name))
     vector.reset(seed=0)
     equal(vector.render()[0], first)
     vector.close()
-    assert AgvVectorEnv(2, SIMPLE).render() is None
+    assert TaskVectorEnv(2, SIMPLE).render() is None
 
 
 def test_the_checker_accepts_the_pictures():
