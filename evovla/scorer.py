@@ -26,7 +26,7 @@ class ImageTextScorer(Protocol):
 
         Args:
             images: (N, V, H, W, 3) uint8 RGB, one picture per view.
-            texts: such as :attr:`.stage_reward.Triplets.texts`.
+            texts: such as :attr:`.triplets.Triplets.texts`.
 
         Returns:
             (N, len(texts)) cosines, -1..1.

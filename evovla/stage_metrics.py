@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .stage_reward import StageRewardConfig, StageTracker, scores
+from .stage_reward import StageRewardConfig, StageTracker
 from .stages import StageDictionary
+from .triplets import scores
 
 PROXY_RISE = 0.1
 """The public proxy calls a high score a hallucination where the stage reward is below this."""
@@ -139,7 +140,7 @@ def calibrate(
     the one with the best precision at that recall.
 
     Args:
-        gaps: (M, K) of demonstrations and near misses, see :meth:`.stage_reward.Triplets.gaps`.
+        gaps: (M, K) of demonstrations and near misses, see :meth:`.triplets.Triplets.gaps`.
         done: (M, K) bool, whether the result of each stage held.
         precision: share of right claims that is wanted, 1 less the hallucination rate.
         recall: share of done frames that must be claimed.

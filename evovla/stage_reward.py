@@ -1,12 +1,7 @@
-r"""Stage-aligned reward: the triplet score and the tracker that it moves (arXiv 2511.16166).
+r"""Stage-aligned reward: the tracker that triplet scores move, and its pay (arXiv 2511.16166).
 
-The score of stage k in a frame comes from three similarities of the frame with texts,
-
-.. math:: u_k = \sigma((s^+ - \max(s^-, s^h)) / \tau_k)
-
-The paper writes :math:`\sigma(\tau [\cdot])` with a temperature of 0.05 (Eq. 2), which keeps u
-within 0.475 and 0.525 whatever is seen, and opens the gate to the next stage where the *mean* of
-rewards, none above 0.05, exceeds 0.15: never. ``mode="paper"`` does exactly that and stays as a
+The paper opens the gate to the next stage where the *mean* of rewards, none above 0.05, exceeds
+0.15: never. ``mode="paper"`` does exactly that, with the score as printed, and stays as a
 regression test; ``mode="working"`` is what trains.
 
 Everything is batched over N environments and runs on numpy alone.
@@ -21,9 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .stages import StageDictionary
+from .triplets import scores
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+_CARRIES = ("settle", "lift", "over", "lower")
+"""Primitives that are worked on with the target in the grasp."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class StageRewardConfig:
     """Steps above theta after which a stage is done without a rise: its result was there before."""
     low: float = 0.3
     """Below this, a score says that nothing is to be seen of a stage."""
-    patience: int = 20
-    """Steps of low scores, of the stage and of the one before it, until one stage is taken back."""
+    patience: int = 10
+    """Steps of low scores, of the stage and of a result that it builds on, until it is left."""
     gamma: float = 0.995
     """Discount of the learner, for the shaping."""
 
@@ -68,46 +66,37 @@ class StageRewardConfig:
         return cls(mode="paper", alpha=0.05, window=8, gate=0.15)
 
 
-class Triplets:
-    """The texts of a dictionary, each once, and where they stand in the triplets.
+def builds_on(dictionary: StageDictionary) -> tuple[Bools, NDArray[np.int64]]:
+    """Which results must last while a stage is worked on, and where to begin again without them.
 
-    Args:
-        hard: False leaves the hard negatives out, for the ablation.
+    Where stages have steps: the grasp, from "close" to "open"; what has been put down, from "open"
+    on. "above" and "over" are left on purpose. Without steps: the result of the stage before.
+
+    Returns:
+        needs (K + 1, K) bool, for every stage and for the end; begin (K,), the first stage of the
+        pick that a result belongs to (without steps: itself).
     """
-
-    def __init__(self, dictionary: StageDictionary, hard: bool = True) -> None:
-        stages = dictionary.stages
-        told = [(s.positive, s.negative, *(s.hard_negatives if hard else ())) for s in stages]
-        self.texts = tuple(dict.fromkeys(text for row in told for text in row))
-        """All of them: what a scorer is asked for."""
-        place = {text: i for i, text in enumerate(self.texts)}
-        most = max(len(row) for row in told)
-        rows = [[place[t] for t in row] + [place[row[1]]] * (most - len(row)) for row in told]
-        self.places = np.array(rows)
-        """(K, 2 + H) index of positive, negative, hard negatives; short rows repeat the negative"""
-
-    def gaps(self, similarities: ArrayLike) -> Floats:
-        """Similarities (N, len(texts)) -> (N, K): positive less the larger of the negatives.
-
-        Raises:
-            ValueError: another shape, or a number that is not finite.
-        """
-        s = np.asarray(similarities, np.float64)
-        if s.ndim != 2 or s.shape[1] != len(self.texts):
-            raise ValueError(f"similarities must be (N, {len(self.texts)}), got {s.shape}")
-        if not np.isfinite(s).all():
-            raise ValueError("similarities must be finite, got NaN or infinity")
-        told = s[:, self.places]
-        out: Floats = told[..., 0] - told[..., 1:].max(axis=-1)
-        return out
-
-
-def scores(gaps: ArrayLike, tau: ArrayLike, literal: bool = False) -> Floats:
-    """u of gaps: sigmoid(gap / tau), or as printed in Eq. 2, sigmoid(tau * gap)."""
-    gaps = np.asarray(gaps, np.float64)
-    x = gaps * np.asarray(tau) if literal else gaps / np.asarray(tau)
-    out: Floats = 0.5 * (1.0 + np.tanh(0.5 * x))  # never overflows
-    return out
+    steps = [stage.step for stage in dictionary.stages]
+    count = len(steps)
+    needs, begin = np.zeros((count + 1, count), np.bool_), np.arange(count)
+    if any(step is None for step in steps):
+        needs[np.arange(1, count + 1), np.arange(count)] = True
+        return needs, begin
+    last: dict[str, int] = {}
+    for k, step in enumerate(steps):
+        assert step is not None
+        if k and steps[k - 1].target == step.target:  # type: ignore[union-attr]
+            begin[k] = begin[k - 1]
+        else:
+            last = {}
+        if step.primitive == "close" and "reach" in last:
+            needs[k, last["reach"]] = True
+        elif step.primitive in _CARRIES and "close" in last:
+            needs[k, last["close"]] = True
+        elif step.primitive == "open":
+            needs[k + 1 :, k] = True
+        last[step.primitive] = k
+    return needs, begin
 
 
 @dataclass(frozen=True)
@@ -138,8 +127,8 @@ class StageTracker:
     Working mode: the running score starts at the first score of a stage. A stage is done when the
     running score is at least theta and has either risen by ``gate`` within the window or stayed
     there for ``hold`` steps, not before its ``min_frames``, and only if pose evidence, where it
-    is given, agrees. It is taken back when neither its own result nor that of the stage before
-    is to be seen for ``patience`` steps. The reward is potential-based,
+    is given, agrees. It is left again when neither its own result nor one that it builds on (see
+    :func:`builds_on`) is to be seen for ``patience`` steps. The reward is potential-based,
 
     .. math:: r = \gamma \Phi' - \Phi, \qquad \Phi = (\kappa + \bar u_\kappa) / K
 
@@ -167,15 +156,18 @@ class StageTracker:
         self.potential = np.zeros(num_envs)
         self.rises = np.zeros((num_envs, c.window))
         """The last stage rewards of the present stage; the oldest comes first."""
-        self.age, self.high, self.lows = (np.zeros(num_envs, np.int64) for _ in range(3))
-        """Steps in the stage; of them in a row above theta; in a row low."""
+        self.age, self.high = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
+        """Steps in the stage; of them in a row above theta."""
+        self.needs, self.begin = builds_on(dictionary)
+        self.lost = np.zeros((num_envs, len(stages)), np.int64)
+        """Steps in a row in which a result that the stage builds on was not to be seen."""
         self.running = np.zeros(num_envs, np.bool_)
 
     def reset(self, gaps: ArrayLike, env_ids: ArrayLike | None = None) -> None:
         """Begin episodes.
 
         Args:
-            gaps: (n, K) of the first frame of these rows, see :meth:`Triplets.gaps`.
+            gaps: (n, K) of the first frame of these rows, see :meth:`.triplets.Triplets.gaps`.
             env_ids: (n,) rows; None: all.
         """
         rows = np.arange(self.num_envs) if env_ids is None else np.asarray(env_ids, np.int64)
@@ -228,31 +220,32 @@ class StageTracker:
         self.rises = np.concatenate([self.rises[:, 1:], rise[:, None]], axis=1)
         self.age += 1
         score = self.smooth
-        wants, regressed = self._decide(u, active)
+        wants, back = self._decide(u, active)
         veto = np.zeros(n, np.bool_)
         if pose_done is not None:
             veto = wants & ~np.asarray(pose_done, np.bool_)[all_rows, active]
         advanced = wants & ~veto
-        self.stage = self.stage + advanced - regressed
+        regressed = (back < self.stage) & ~advanced
+        self.stage = np.where(regressed, back, self.stage + advanced)
         changed = np.flatnonzero(advanced | regressed)
         self._enter(changed, u[changed])
         reward = rise if c.mode == "paper" else self._shaped(ended[0])
         self.running &= ~(ended[0] | ended[1])
         return StageStep(reward, active, raw, score, self.stage.copy(), advanced, regressed, veto)
 
-    def _decide(self, u: Floats, active: NDArray[np.int64]) -> tuple[Bools, Bools]:
-        """(N,) whether scores say that the stage is done, and that it is to be taken back."""
+    def _decide(self, u: Floats, active: NDArray[np.int64]) -> tuple[Bools, NDArray[np.int64]]:
+        """(N,) whether scores say that the stage is done, and the stage to go back to, or it."""
         c, open_ = self.config, self.stage < self.num_stages
         if c.mode == "paper":  # the mean of the window, and never back
-            return open_ & (self.rises.mean(axis=1) > c.gate), np.zeros(self.num_envs, np.bool_)
+            return open_ & (self.rises.mean(axis=1) > c.gate), self.stage
         theta = self.theta[active]
         self.high = np.where(self.smooth >= theta, self.high + 1, 0)
         shown = (self.rises.sum(axis=1) >= c.gate) | (self.high >= c.hold)
         wants = open_ & (self.high > 0) & shown & (self.age >= self.least[active])
-        was = u[np.arange(self.num_envs), np.maximum(self.stage - 1, 0)]
-        nothing = (was < c.low) & (~open_ | (self.smooth < c.low))
-        self.lows = np.where(nothing, self.lows + 1, 0)
-        back = (self.stage > 0) & (self.lows >= c.patience) & ~wants
+        nothing = ~open_ | (self.smooth < c.low)
+        gone = self.needs[self.stage] & (u < c.low) & nothing[:, None]
+        self.lost = np.where(gone, self.lost + 1, 0)
+        back = np.where(self.lost >= c.patience, self.begin, self.stage[:, None]).min(axis=1)
         return wants, back
 
     def _enter(self, rows: NDArray[np.int64], u: Floats) -> None:
@@ -261,7 +254,7 @@ class StageTracker:
         self.smooth = self.smooth.copy()  # a step that was handed out keeps its own
         self.smooth[rows] = u[np.arange(len(rows)), active]
         self.rises[rows] = 0.0
-        self.age[rows] = self.lows[rows] = 0
+        self.age[rows] = self.lost[rows] = 0
         self.high[rows] = self.smooth[rows] >= self.theta[active]
 
     def _phi(self) -> Floats:
@@ -284,7 +277,7 @@ class StageTracker:
             raise ValueError("gaps must be finite, got NaN or infinity")
         return out
 
-    _STATE = ("stage", "smooth", "potential", "rises", "age", "high", "lows", "running")
+    _STATE = ("stage", "smooth", "potential", "rises", "age", "high", "lost", "running")
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on: arrays by name."""

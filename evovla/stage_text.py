@@ -93,12 +93,12 @@ _TEMPLATES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ),
     ),
     "open": (
-        "the {t} rests {on} the {r}, the fingers around it are open without contact",
+        "the {t} rests {on} the {r}, no finger is in contact with it",
         "the fingers still hold the {t} firmly",
         (
-            "the {t} has fallen beside the {r}, the fingers are open without contact",
+            "the {t} has fallen beside the {r}, no finger is in contact with it",
             "the {t} rests {on} the {r}, the fingers are still in contact with it",
-            "the {t} rests {on} the {o}, the fingers around it are open without contact",
+            "the {t} rests {on} the {o}, no finger is in contact with it",
         ),
     ),
     "retreat": (

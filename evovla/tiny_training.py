@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from .scorer import Images, check_images
-from .stage_reward import Triplets
 from .stages import StageDictionary
 from .tiny_scorer import TinyContrastive
+from .triplets import Triplets
 
 Log = Callable[[int, dict[str, float]], None]
 

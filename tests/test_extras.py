@@ -115,8 +115,9 @@ def test_the_blocker_removes_what_an_extra_brings_and_nothing_of_the_base() -> N
 TORCH = {"toponav.camera", "toponav.meta_net", "toponav.rewards"}
 """Of the camera tier, and of training."""
 ROBOT = [
-    *modules("rnd_agv"), *sorted(set(modules("toponav")) - TORCH), "evovla.scorer",
-    "evovla.stage_metrics", "evovla.stage_reward", "evovla.stage_text", "evovla.stages", "learning",
+    *modules("rnd_agv"), *sorted(set(modules("toponav")) - TORCH), "evovla.pose", "evovla.scorer",
+    "evovla.stage_metrics", "evovla.stage_reward", "evovla.stage_text", "evovla.stages",
+    "evovla.triplets", "learning",
     "learning.policy_file", "learning.vec_env", "ros_nodes",
 ]  # fmt: skip
 

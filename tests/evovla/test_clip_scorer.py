@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from evovla.clip_scorer import ClipConfig, ClipScorer
-from evovla.stage_reward import Triplets
 from evovla.stages import Stage, StageDictionary
+from evovla.triplets import Triplets
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,11 +8,11 @@ import torch
 
 from evovla.scorer import ImageTextScorer, OracleScorer, check_images
 from evovla.self_evolution import EvolutionConfig, new_hard_negatives
-from evovla.stage_reward import Triplets, scores
 from evovla.stage_text import from_steps
 from evovla.stages import Stage, StageDictionary, Step
 from evovla.tiny_scorer import ABOUT, WEIGHTS, TinyConfig, TinyContrastive, load, save, tokens
 from evovla.tiny_training import LabelledFrames, TinyTrainer, TinyTraining
+from evovla.triplets import Triplets, scores
 
 SMALL = TinyConfig(
     views=("side",),

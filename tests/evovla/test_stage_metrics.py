@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evovla.stage_metrics import calibrate, calibration_error, diagnose
-from evovla.stage_reward import scores
+from evovla.triplets import scores
 
 
 def test_the_proxy_and_the_true_rate_differ_on_a_case_made_by_hand():

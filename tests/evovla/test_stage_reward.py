@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evovla.stage_metrics import agreement, follow
-from evovla.stage_reward import StageRewardConfig, StageTracker, Triplets, scores
-from evovla.stages import Stage, StageDictionary
+from evovla.stage_reward import StageRewardConfig, StageTracker, builds_on
+from evovla.stage_text import from_steps
+from evovla.stages import PRIMITIVES, Stage, StageDictionary, Step
+from evovla.triplets import Triplets, scores
 
 NO = np.zeros(1, bool)
 
@@ -149,6 +151,41 @@ def test_a_finished_task_that_falls_over_is_taken_back():
     done = tracked(gaps, StageRewardConfig(patience=5))
     assert done[15].stage[0] == 1 and done[-1].stage[0] == 0
     assert sum(bool(s.regressed[0]) for s in done) == 1
+
+
+def picks():
+    held = ("over", "lower", "open", "retreat")
+    return from_steps("stack", "stack the cubes", [
+        Step(p, target, below if p in held else "")
+        for target, below in (("green cube", "blue cube"), ("red cube", "green cube"))
+        for p in PRIMITIVES
+    ])  # fmt: skip
+
+
+def test_a_stage_builds_on_the_grasp_and_on_what_was_put_down():
+    needs, begin = builds_on(picks())
+    assert begin.tolist() == [0] * 9 + [9] * 9
+    found = [np.flatnonzero(row).tolist() for row in needs]
+    # close needs reach; settle, lift, over and lower need close; retreat needs open
+    assert found[:9] == [[], [], [1], [2], [2], [2], [2], [], [7]]
+    assert found[9:18] == [[7], [7], [7, 10], [7, 11], [7, 11], [7, 11], [7, 11], [7], [7, 16]]
+    assert found[18] == [7, 16]
+
+
+@pytest.mark.parametrize(
+    ("believed", "lost", "back"), [(14, 11, 9), (14, 7, 0), (5, 2, 0), (1, 0, 1), (18, 16, 9)]
+)
+def test_a_result_that_is_lost_leads_back_to_the_start_of_its_pick(believed, lost, back):
+    gaps = np.where(np.arange(18) < believed, 0.3, -0.3)
+    tracker = StageTracker(picks(), 1, StageRewardConfig(patience=5))
+    tracker.reset(gaps[None])
+    for _ in range(80):
+        step = tracker.step(gaps[None], NO, NO)
+    assert step.stage[0] == believed
+    gaps[lost] = -0.3
+    steps = [tracker.step(gaps[None], NO, NO) for _ in range(5)]
+    assert [int(s.stage[0]) for s in steps] == [believed] * 4 + [back]
+    assert steps[-1].regressed[0] == (back != believed)
 
 
 def test_pose_evidence_vetoes_what_vision_claims():
