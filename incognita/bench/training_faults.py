@@ -405,7 +405,7 @@ def _train_on_bad_gradients(record: Record, seed: int) -> None:
 
     def nan_loss(net: ActorCritic) -> Callable[[], None]:
         plain = net.log_prob
-        net.log_prob = lambda x, action: plain(x, action) * math.nan  # type: ignore[method-assign]
+        net.log_prob = lambda *given: plain(*given) * math.nan  # type: ignore[method-assign]
         return lambda: delattr(net, "log_prob")
 
     def bad_gradient(value: float) -> Callable[[ActorCritic], Callable[[], None]]:
