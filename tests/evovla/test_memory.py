@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from evovla.memory import AttentionMemory, Memory, MemoryConfig, memory
 
@@ -305,3 +306,49 @@ def test_the_paper_has_128_features_and_16_slots():
     assert [tuple(part.shape) for part in net.initial(3)] == [
         (3, 16, 128), (3, 16), (3, 16), (3, 16), (3,)
     ]  # fmt: skip
+
+
+CLASSES, STEPS = 4, 61
+"""Of the cue; frames from the one that shows it to the one that asks for it."""
+
+
+def cued(rows, generator):
+    """Frames (61, rows, 8) and the answers (rows,): the first frame shows one of four things and a
+    flag, 59 show a thing each and no flag, the last shows nothing but a question."""
+    shown = torch.randint(CLASSES, (STEPS, rows), generator=generator)
+    x = torch.randn(STEPS, rows, 8, generator=generator)
+    x[..., :CLASSES] = nn.functional.one_hot(shown, CLASSES).float()
+    x[..., CLASSES : CLASSES + 2] = 0
+    x[0, :, CLASSES] = 1
+    x[-1, :, :CLASSES], x[-1, :, CLASSES + 1] = 0, 1
+    return x, shown[0]
+
+
+def told_right(kind, updates, lr):
+    """Share of 512 new episodes that are answered rightly after so many updates of 64 episodes."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    net = memory(MemoryConfig(kind=kind, dim=32, horizon=100))
+    see, answer = nn.Linear(8, 32), nn.Linear(32, CLASSES)
+    weights = [*net.parameters(), *see.parameters(), *answer.parameters()]
+    adam = torch.optim.Adam(weights, lr)
+    for _ in range(updates):
+        x, right = cued(64, generator)
+        out, _, _ = net.sequence(see(x), net.initial(64), never(STEPS, 64))
+        loss = nn.functional.cross_entropy(answer(out[-1]), right)
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        adam.step()
+    x, right = cued(512, generator)
+    with torch.no_grad():
+        out, _, _ = net.sequence(see(x), net.initial(512), never(STEPS, 512))
+        return float((answer(out[-1]).argmax(dim=1) == right).float().mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "updates", "lr"), [("attention", 60, 3e-3), ("gru", 160, 5e-3)])
+def test_a_cue_is_told_60_steps_later(kind, updates, lr):
+    off = told_right("off", updates, lr)
+    assert off < 0.35, "of four things one is right by chance"
+    assert told_right(kind, updates, lr) > 0.9 > off + 0.5
