@@ -58,7 +58,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/RECIPE-SEED.")
     ] = None,
-    variant: Annotated[str, typer.Option(help="default, ppo, rnd-ppo, count, icm.")] = "default",
+    variant: Annotated[str, typer.Option(help="Of the recipe, to compare with.")] = "default",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's newest checkpoint.")
     ] = False,
@@ -72,9 +72,10 @@ def train(
     """Train a recipe; Ctrl-C saves, `--resume` goes on."""
     from learning.policy_file import load_policy
 
-    from .recipes import VARIANTS, override, run_job
+    from .recipes import override, run_job, variants_of
 
-    chosen = _named(VARIANTS, variant, "variant")(_recipe(recipe))
+    chosen = _recipe(recipe)
+    chosen = _named(variants_of(chosen), variant, "variant")(chosen)
     chosen = override(chosen, overrides or [])
     tag = recipe if variant == "default" else f"{recipe}-{variant}"
     folder = out or Path("runs") / f"{tag}-{chosen.seed}"
@@ -106,10 +107,12 @@ def evaluate_policy(
 ) -> None:
     """Score a policy file on its task, one line of JSON per run."""
     from learning.policy_file import OnnxPolicy, verify_policy
+    from sim.tasks import ARM_TASKS
     from toponav.meta import MetaExplorer
 
     from .evaluate import evaluate
     from .shipped import folder_of, task_of
+    from .stage_eval import evaluate_file
 
     folder = folder_of(policy)
     if verify_policy(folder)["network"].get("kind") == MetaExplorer.KIND:
@@ -117,6 +120,11 @@ def evaluate_policy(
             "explores, it drives nothing: score it by bench explore --policy", param_hint="policy"
         )
     network = OnnxPolicy(folder)
+    settings = network.manifest["recipe"].get("settings", {})
+    if settings.get("task") in ARM_TASKS:
+        found = evaluate_file(settings, network, episodes, seed)
+        emit({"policy": str(policy), "task": settings["task"], "seed": seed} | found, json_file)
+        return
     task = task_of(network.manifest)
     if tier not in ("mujoco", "kinematic"):
         raise typer.BadParameter(f"must be mujoco or kinematic, got {tier!r}", param_hint="--tier")

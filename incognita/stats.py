@@ -1,7 +1,8 @@
-"""Few seeds (Agarwal et al. 2021, arXiv:2108.13264): IQM, bootstrap intervals, ratios."""
+"""Few seeds (Agarwal et al. 2021, arXiv:2108.13264): IQM, bootstrap intervals, ratios, rates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +107,35 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if rows.ndim == 0 or rows.size == 0 or not np.isfinite(rows).all():
         raise ValueError(f"{name} must be finite and not empty, got {rows}")
     return rows
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a chance from ``successes`` of ``trials`` (Wilson 1927), 95 % by default.
+
+    Raises:
+        ValueError: no trials, or successes outside 0..trials.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"0 <= successes <= trials, trials >= 1, got {successes} of {trials}")
+    p, w = successes / trials, z * z / trials
+    half = z * math.sqrt(p * (1 - p) / trials + w / (4 * trials))
+    low, high = ((p + w / 2 + sign * half) / (1 + w) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)
+
+
+def share_interval(part: ArrayLike, whole: ArrayLike) -> tuple[float, float] | None:
+    """95 % bootstrap interval of sum(part) / sum(whole), episodes drawn whole; None of nothing.
+
+    Args:
+        part, whole: (S,) counts of each episode, part <= whole.
+    """
+    pairs = np.stack([_finite(part, "part"), _finite(whole, "whole")], axis=1)
+    if not pairs[:, 1].any():
+        return None
+
+    def share(rows: NDArray[np.float64], axis: int) -> Any:
+        sums = rows.sum(axis=axis)
+        return sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+    low, high = bootstrap_interval(pairs, share)
+    return float(low), float(high)

@@ -5,14 +5,23 @@ from typing import Any
 
 from .agv import RECIPES, VARIANTS, Recipe
 from .config import OverrideError, override
+from .evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe, train_evovla
+from .evovla_scorer import SCORER, ScorerRecipe, train_scorer
 from .explorer import EXPLORER, ExplorerRecipe, train_explorer
 from .h_dqn import H_DQN, HdqnRecipe, train_h_dqn
 from .reward import REWARD, RewardRecipe, train_reward
 from .train import run
 
 JOBS: dict[str, Any] = {**RECIPES, H_DQN.name: H_DQN, EXPLORER.name: EXPLORER,
-                        REWARD.name: REWARD}  # fmt: skip
+                        REWARD.name: REWARD, **EVO_RECIPES, SCORER.name: SCORER}  # fmt: skip
 """Everything that can be trained, by name."""
+
+
+def variants_of(job: Any) -> dict[str, Any]:
+    """What a job is compared with: name -> a function that makes it of the job."""
+    if isinstance(job, EvoRecipe):
+        return dict(EVO_VARIANTS)
+    return dict(VARIANTS) if isinstance(job, Recipe) else {"default": VARIANTS["default"]}
 
 
 def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
@@ -22,10 +31,15 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
         ValueError: an option that this kind of job does not have.
     """
     shown = {"console": options["console"], "quiet": options["quiet"]}
-    if isinstance(job, (ExplorerRecipe, RewardRecipe)):
+    if isinstance(job, (ExplorerRecipe, RewardRecipe, EvoRecipe, ScorerRecipe)):
         if options.get("warm_start") is not None:
             raise ValueError(f"{job.name} cannot be warm-started")
         resume = bool(options.get("resume"))
+        if isinstance(job, EvoRecipe):
+            episodes = int(options.get("eval_episodes", 200))
+            return train_evovla(job, folder, resume=resume, eval_episodes=episodes, **shown)
+        if isinstance(job, ScorerRecipe):
+            return train_scorer(job, folder, resume=resume, **shown)
         if isinstance(job, RewardRecipe):
             return train_reward(job, folder, resume=resume, **shown)
         return train_explorer(job, folder, resume=resume, **shown)
@@ -37,6 +51,8 @@ def run_job(job: Any, folder: str | Path, **options: Any) -> dict[str, Any]:
 
 
 __all__ = [
-    "JOBS", "RECIPES", "VARIANTS", "ExplorerRecipe", "HdqnRecipe", "OverrideError", "Recipe",
-    "RewardRecipe", "override", "run", "run_job", "train_explorer", "train_h_dqn", "train_reward",
+    "EVO_RECIPES", "EVO_VARIANTS", "JOBS", "RECIPES", "VARIANTS", "EvoRecipe", "ExplorerRecipe",
+    "HdqnRecipe", "OverrideError", "Recipe", "RewardRecipe", "ScorerRecipe", "override", "run",
+    "run_job", "train_evovla", "train_explorer", "train_h_dqn", "train_reward", "train_scorer",
+    "variants_of",
 ]  # fmt: skip

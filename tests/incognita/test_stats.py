@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from incognita.stats import bootstrap_interval, iqm, ratio_of_iqms
+from incognita.stats import bootstrap_interval, iqm, ratio_of_iqms, share_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,18 @@ def test_ratio_by_hand():
 def test_bad_numbers_are_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_wilsons_interval_is_that_of_his_formula():
+    low, high = wilson(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
+    np.testing.assert_allclose((low, high), (0.2553, 0.3662), atol=5e-5)
+    assert wilson(0, 20)[0] == 0.0 and wilson(20, 20)[1] == 1.0
+    with pytest.raises(ValueError, match="successes"):
+        wilson(3, 2)
+
+
+def test_a_share_is_as_unsure_as_its_episodes_are_few():
+    few = share_interval([0, 40], [40, 40])  # 40 steps each, but two episodes
+    many = share_interval([1] * 40, [2] * 40)
+    assert few == (0.0, 1.0) and many == (0.5, 0.5)
+    assert share_interval([0, 0], [0, 0]) is None
