@@ -127,6 +127,8 @@ class ArmTask:
     name = "arm"
     description = ""
     """The task in words."""
+    gap_m = 0.0
+    """Least distance between pieces at the start, of their frames."""
 
     def __init__(
         self, config: ArmConfig, pieces: tuple[Piece, ...], picks: tuple[Pick, ...]
@@ -145,7 +147,11 @@ class ArmTask:
         places = np.array([p.xy_m for p in self.pieces])
         room = np.array([p.spread_m for p in self.pieces])
         turn = np.array([p.spread_rad for p in self.pieces])
-        xy = places + spread * room * rng.uniform(-1, 1, places.shape)
+        near = True
+        while near:  # drawn anew where two are too close
+            xy = places + spread * room * rng.uniform(-1, 1, places.shape)
+            gaps = np.linalg.norm(xy[:, None] - xy[None], axis=2) + np.eye(len(xy))
+            near = bool((gaps < self.gap_m).any())
         yaw = np.array([p.yaw for p in self.pieces]) + spread * turn * rng.uniform(-1, 1, len(turn))
         grip = np.array([0.28, 0.0, 0.20]) + spread * rng.uniform(-1, 1, 3) * (0.04, 0.08, 0.03)
         return Start(xy, yaw, grip)

@@ -35,10 +35,11 @@ class Stack(ArmTask):
     """
 
     name = "stack"
+    gap_m = 0.075
     description = "Stack the green cube on the blue cube and the red cube on the green cube."
 
     def __init__(self, **overrides: Any) -> None:
-        spread = (0.06, 0.035)
+        spread = (0.08, 0.06)
         pieces = (
             cube("blue", (0.30, 0.0), spread), cube("green", (0.30, 0.14), spread),
             cube("red", (0.30, -0.14), spread),
