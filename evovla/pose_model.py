@@ -54,12 +54,14 @@ class PoseModel(nn.Module):
         self.acted.update(action)
 
     def expect(self, seen: Tensor, action: Tensor) -> Tensor:
-        """(B, 6) motion that the forward model expects, rad and m.
+        """(B, 6) motion that the forward model expects, rad and m; none before the first fit.
 
         Args:
             seen: (B, 6 + context_dim) pose and context.
             action: (B, action_dim).
         """
+        if not self.fitted:
+            return torch.zeros_like(seen[:, :_Z])
         told = self.predict(torch.cat((self.features(seen), self._white(action)), dim=-1))
         return told * self._motion_std()  # type: ignore[no-any-return]
 
