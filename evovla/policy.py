@@ -35,10 +35,12 @@ PART = 1024
 class VLAConfig:
     """What a policy sees, says and consists of."""
 
-    state_dim: int
-    """Numbers seen, without the number of the stage, which follows them as a last column."""
+    obs_dim: int
+    """Numbers seen; one of them is the share of the K stages that are done, stage / K."""
     texts: tuple[str, ...]
-    """What is to be done in each stage, and last when all is done; see :func:`policy_texts`."""
+    """K + 1 texts: what is to be done in each stage, and when all is done; :func:`policy_texts`."""
+    stage_column: int = -1
+    """Which of the numbers that share is; negative ones count from the end."""
     action_dim: int = 5
     """Of one action, A."""
     views: tuple[str, ...] = ()
@@ -72,11 +74,13 @@ class VLAConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if isinstance(self.memory, dict):  # from JSON
             object.__setattr__(self, "memory", MemoryConfig(**self.memory))
-        sizes = (self.state_dim, self.action_dim, self.maps, self.text_width, self.flow_steps)
+        sizes = (self.obs_dim, self.action_dim, self.maps, self.text_width, self.flow_steps)
         if min(sizes) < 1 or self.buckets < 2:
             raise ValueError(f"sizes must be >= 1, buckets >= 2, got {self}")
         if len(self.texts) < 2 or not all(text.strip() for text in self.texts):
             raise ValueError(f"texts must be of stages and of all done, got {self.texts}")
+        if not -self.obs_dim <= self.stage_column < self.obs_dim:
+            raise ValueError(f"stage_column must be one of {self.obs_dim}, got {self.stage_column}")
         if len(set(self.views)) != len(self.views):
             raise ValueError(f"views must be different names, got {self.views}")
         if self.side % PATCH or self.side < 16 or self.channels % 4 or self.channels < 4:
@@ -107,10 +111,9 @@ class Seen:
 
 
 class VLAPolicy(Policy):
-    """See the module. Observations are rows of ``state_dim`` numbers and the number of the stage.
-
-    With ``views`` they are dicts, see :data:`learning.policy.Obs`. The stage may be the true or a
-    believed one; it is rounded and bounded.
+    """See the module. Observations are rows of numbers, or with ``views`` dicts that hold these
+    and frames, see :data:`learning.policy.Obs`. The stage in them may be the true or a believed
+    one.
     """
 
     words: Tensor
@@ -119,7 +122,7 @@ class VLAPolicy(Policy):
         c = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
-            super().__init__(c.state_dim + 1, c.execute * c.action_dim)
+            super().__init__(c.obs_dim, c.execute * c.action_dim)
             self.config = c
             self.register_buffer("words", _tokens(c.texts, c.buckets), persistent=False)
             self.grams = nn.Embedding(c.buckets, c.text_width, padding_idx=0)
@@ -128,7 +131,7 @@ class VLAPolicy(Policy):
             self.cameras = nn.ModuleList(
                 Camera(c.side, c.channels, c.maps, c.width // 2) for _ in c.views
             )
-            about = c.state_dim + c.text_width + len(c.views) * (c.width // 2)
+            about = c.obs_dim + c.text_width + len(c.views) * (c.width // 2)
             self.fuse, self.film = nn.Linear(about, c.width), nn.Linear(c.text_width, 2 * c.width)
             self.norm, self.deep = nn.LayerNorm(c.width), nn.Linear(c.width, c.width)
             self.memory = memory(c.memory)
@@ -148,11 +151,12 @@ class VLAPolicy(Policy):
 
     def whitener(self) -> Callable[[Any], Any]:
         """See :meth:`learning.policy.Policy.whitener`; stage and frames stay as they are."""
-        plain = super().whitener()
+        plain, column = super().whitener(), self.config.stage_column
 
         def whiten(obs: Any) -> Any:
             numbers = state_of(obs)
-            x = torch.cat([plain(numbers)[..., :-1], numbers[..., -1:]], dim=-1)
+            x = plain(numbers)
+            x[..., column] = numbers[..., column]
             return obs | {"state": x} if isinstance(obs, dict) else x
 
         return whiten
@@ -172,15 +176,28 @@ class VLAPolicy(Policy):
             told: :meth:`told`, worked out once for many looks with the same weights.
         """
         numbers = state_of(x)
-        stage = numbers[:, -1].round().long().clamp(0, len(self.config.texts) - 1)
-        told = (self.told() if told is None else told)[stage]
-        parts = [numbers[:, :-1], told]
+        last = len(self.config.texts) - 1
+        share = numbers[:, self.config.stage_column].clamp(0.0, 1.0)
+        told = (self.told() if told is None else told)[(share * last).round().long()]
+        parts = [numbers, told]
         for v, camera in enumerate(self.cameras):
             parts.append(functional.gelu(camera(x["frames"][:, v])))
         about = torch.cat(parts, dim=1)
         scale, shift = self.film(told).chunk(2, dim=1)
         h = functional.gelu(self.norm(self.fuse(about)) * (1 + scale) + shift)
         return Seen(h + functional.gelu(self.deep(h)), about.detach())
+
+    def look_on(self, x: Any, memory: Tensor, first: Tensor) -> tuple[Seen, Tensor]:
+        """:meth:`look` at S steps of B rows, and what comes out of the memory, (S * B, ...) each.
+
+        Args:
+            x: (S, B, ...) normalized observations.
+            memory: (B, memory_dim) before the first step.
+            first: (S, B) bool, an episode begins here: nothing is remembered.
+        """
+        seen = self.look(each(lambda part: part.flatten(0, 1), x))
+        steps = seen.fused.view(*first.shape, -1)
+        return seen, self.memory.sequence(steps, self.unpack(memory), first)[0].flatten(0, 1)
 
     def think(self, seen: Tensor, remembered: Tensor) -> Tensor:
         """(B, width) what the head reads; the first argument goes round the memory."""
@@ -202,14 +219,17 @@ class VLAPolicy(Policy):
 
     # acting
 
-    def forward(self, x: Any, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Any, memory: Tensor, told: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Chunk without noise (B, C * A) in [-1, 1], memory after this step, gate (B,).
 
         Args:
             x: normalized observations of B rows.
             memory: (B, memory_dim).
+            told: see :meth:`look`.
         """
-        seen = self.look(x).fused
+        seen = self.look(x, told).fused
         fused, gate, state = self.memory(seen, self.unpack(memory))
         chunk = self.head.best(self.think(seen, fused)).clamp(-1.0, 1.0)
         return chunk, self.pack(state, len(seen)), gate
@@ -255,13 +275,9 @@ class VLAPolicy(Policy):
         """See :meth:`learning.policy.Policy.evaluate`."""
         if not self.memory_dim:
             return self._one(x, trace, memory)
-        steps, rows = first.shape
-        seen = self.look(each(lambda part: part.flatten(0, 1), x))
-        fused, _, _ = self.memory.sequence(
-            seen.fused.view(steps, rows, -1), self.unpack(memory), first
-        )
-        log_prob, value = self._judge(seen, fused.flatten(0, 1), trace.flatten(0, 1))
-        return log_prob.view(steps, rows), value.view(steps, rows, 2)
+        seen, fused = self.look_on(x, memory, first)
+        log_prob, value = self._judge(seen, fused, trace.flatten(0, 1))
+        return log_prob.view(first.shape), value.view(*first.shape, 2)
 
     def entropy(self) -> Tensor:
         """See :meth:`learning.policy.Policy.entropy`."""

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from .ppo import ActorCritic
+if TYPE_CHECKING:
+    from .ppo import ActorCritic
+
+CloningLoss = Callable[[torch.Generator], Tensor]
+"""Draws demonstrations and gives the policy's mean loss on them, with gradients."""
+
+
+def cloning_share(successes: Collection[float]) -> float:
+    """Share of cloning in a mix of cloning and RL, gated by what is earned: 1 at no success, 0 at
+    every success.
+
+    DYPO (Zhu et al. 2026, arXiv:2604.08926) sends groups of rollouts that all fail to supervision,
+    mixed ones to RL, and lets those rest that all succeed. With one task there is one group, the
+    latest episodes, so the gate is soft: the share of them that failed.
+
+    Args:
+        successes: 1 or 0 of each episode; none yet counts as no success.
+    """
+    return 1.0 - sum(successes) / len(successes) if len(successes) else 1.0
 
 
 def clone(

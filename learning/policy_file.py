@@ -140,21 +140,38 @@ def load_policy(folder: str | os.PathLike[str]) -> ActorCritic:
     Raises:
         PolicyFileError: as :func:`verify_policy`, or the weights do not fit the manifest.
     """
-    manifest, files = _read(Path(folder))
+    manifest, tensors = read_policy(folder)
     import torch
-    from safetensors.torch import load as load_tensors
 
     from .ppo import ActorCritic
 
     network = manifest["network"]
     try:
         net = ActorCritic(network["obs_dim"], network["action_dim"], tuple(network["hidden"]))
-        net.load_state_dict({k: v.clone() for k, v in load_tensors(files[_WEIGHTS]).items()})
-    except Exception as error:  # safetensors, torch and KeyError have no common base
+        net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
+    except Exception as error:  # torch's errors and KeyError have no common base
         raise PolicyFileError(f"{folder}: {_WEIGHTS} does not fit the manifest: {error}") from error
-    if not all(bool(torch.isfinite(v).all()) for v in net.state_dict().values()):
-        raise PolicyFileError(f"{folder}: {_WEIGHTS} holds NaN or infinity")
     return net
+
+
+def read_policy(
+    folder: str | os.PathLike[str],
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Manifest and weights of a policy file of any kind.
+
+    Raises:
+        PolicyFileError: as :func:`verify_policy`, or the weights are no safetensors or not finite.
+    """
+    from safetensors.numpy import load as load_tensors
+
+    manifest, files = _read(Path(folder))
+    try:
+        tensors = load_tensors(files[_WEIGHTS])
+    except Exception as error:  # safetensors raises its own and others
+        raise PolicyFileError(f"{folder}: {_WEIGHTS} does not fit the manifest: {error}") from error
+    if not all(np.isfinite(value).all() for value in tensors.values()):
+        raise PolicyFileError(f"{folder}: {_WEIGHTS} holds NaN or infinity")
+    return manifest, tensors
 
 
 class OnnxPolicy:

@@ -31,6 +31,7 @@ from curiosity.base import IntrinsicReward, Transition, summary
 from curiosity.normalization import DiscountedReturnStd
 
 from . import checkpoint
+from .cloning import CloningLoss, cloning_share
 from .policy import Arrays, Obs, Policy, Sample, Sampler, each, state_of
 from .self_imitation import SelfImitation
 from .vec_env import Step, VecEnv
@@ -110,6 +111,9 @@ class PPOConfig:
     """Last steps of a success that are looked at."""
     sil_cell_m: float = 0.0
     """Cut loops out of successes, back to a cell of this edge, m; 0 keeps them."""
+    clone_coef: float = 0.0
+    """Weight of cloning demonstrations beside RL while no episode succeeds; it falls in proportion
+    to success, see :func:`learning.cloning.cloning_share`."""
     threads: int = 1
     """torch threads of this process; more than 1 is slower for these sizes, and not bit-exact."""
 
@@ -129,7 +133,7 @@ class PPOConfig:
             raise ValueError(f"lam and max_missing must be in [0, 1], got {self}")
         positive = (self.lr, self.clip, self.max_grad_norm)
         weights = (self.ent_coef, self.vf_coef, self.ext_coef, self.int_coef, self.sil_coef,
-                   self.sil_cell_m)  # fmt: skip
+                   self.sil_cell_m, self.clone_coef)  # fmt: skip
         if not (min(positive) > 0 and min(*weights, self.int_anneal_steps) >= 0):
             raise ValueError(f"rates must be > 0 and weights >= 0, got {self}")
         if self.target_kl is not None and not self.target_kl > 0:
@@ -301,6 +305,7 @@ class PPO:
         seed: of weights, action noise and shuffles. Equal seeds give equal runs on one thread.
         net: train this policy (its normalizer too), on the device it is on, instead of a new
             :class:`ActorCritic`.
+        demonstrations: loss on demonstrations that is mixed in with ``clone_coef``.
     """
 
     def __init__(
@@ -310,6 +315,7 @@ class PPO:
         intrinsic: IntrinsicReward | None = None,
         seed: int = 0,
         net: Policy | None = None,
+        demonstrations: CloningLoss | None = None,
     ) -> None:
         self.env, self.config, self.intrinsic = env, config or PPOConfig(), intrinsic
         cfg, spec = self.config, env.spec
@@ -325,6 +331,9 @@ class PPO:
             raise ValueError(f"sil_coef must be 0 but for ActorCritic, got {type(net).__name__}")
         if net.memory_dim and cfg.num_steps % cfg.sequence:
             raise ValueError(f"num_steps must be a multiple of sequence, got {cfg}")
+        if (cfg.clone_coef > 0) != (demonstrations is not None):
+            raise ValueError(f"clone_coef > 0 and demonstrations go together, got {cfg.clone_coef}")
+        self.demonstrations = demonstrations
         self.net: Any = net
         """The policy, as it was handed in."""
         self.device = net.log_std.device
@@ -377,6 +386,12 @@ class PPO:
         if self.intrinsic is None or self.anneal_from is None or cfg.int_anneal_steps == 0:
             return cfg.int_coef if self.intrinsic is not None else 0.0
         return cfg.int_coef * max(0.0, 1 - (self.steps - self.anneal_from) / cfg.int_anneal_steps)
+
+    @property
+    def clone_weight(self) -> float:
+        """Weight of the cloning loss now."""
+        coef = self.config.clone_coef
+        return coef * cloning_share(self.windows.get("success", ())) if coef > 0 else 0.0
 
     def learn(
         self,
@@ -644,6 +659,7 @@ class PPO:
             "loss/policy": policy, "loss/value": ext, "loss/value_intrinsic": int_, "loss/kl": kl,
             "loss/clipped": clipped, "loss/entropy": float(net.entropy().detach()),
             "loss/std": float(net.log_std.detach().exp().mean()), "loss/lr": self.lr,
+            "loss/clone_weight": self.clone_weight,
         }  # fmt: skip
         if cfg.sil_coef > 0:
             metrics |= self._imitate()
@@ -684,6 +700,8 @@ class PPO:
         policy = -torch.minimum(ratio * advantage, bounded * advantage).mean()
         errors = (value - returns).square().mean(dim=0)
         loss = policy + cfg.vf_coef * (errors * heads).sum() - cfg.ent_coef * net.entropy()
+        if self.clone_weight > 0 and self.demonstrations is not None:
+            loss = loss + self.clone_weight * self.demonstrations(self.generator)
         self._descend(loss)
         with torch.no_grad():
             kl = (ratio - 1 - log_ratio).mean()
