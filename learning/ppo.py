@@ -73,6 +73,9 @@ class PPOConfig:
     """Weight of the entropy bonus."""
     vf_coef: float = 0.5
     """Weight of the squared value errors."""
+    critic_first: int = 0
+    """Updates at the start in which the critic alone learns: a cloned policy comes with one that
+    has only seen demonstrations."""
     max_grad_norm: float = 0.5
     """Gradient norm limit, actor and critic each."""
     hidden: tuple[int, ...] = (128, 128)
@@ -699,7 +702,9 @@ class PPO:
         bounded = ratio.clamp(1 - cfg.clip, 1 + cfg.clip)
         policy = -torch.minimum(ratio * advantage, bounded * advantage).mean()
         errors = (value - returns).square().mean(dim=0)
-        loss = policy + cfg.vf_coef * (errors * heads).sum() - cfg.ent_coef * net.entropy()
+        loss = cfg.vf_coef * (errors * heads).sum()
+        if self.updates >= cfg.critic_first:
+            loss = loss + policy - cfg.ent_coef * net.entropy()
         if self.clone_weight > 0 and self.demonstrations is not None:
             loss = loss + self.clone_weight * self.demonstrations(self.generator)
         self._descend(loss)

@@ -31,6 +31,8 @@ COMMANDS = {
     "reward-loop": ("reward_loop", "Robot drives recorded, scored, tuned on; before and after."),
     "reward-ladder": ("reward_ladder", "Offline error against success in training (2 core-hours)."),
     "evovla": ("evovla", "Clone, sparse PPO and each part of EvoVLA's reward (15 core-hours)."),
+    "evovla-stages": ("evovla_stages", "Stages believed on unseen episodes (2 core-hours)."),
+    "evovla-pose": ("evovla_pose", "Pose curiosity under another light (0.1 core-hours)."),
     "stuck": ("stuck", "Explorations that end elsewhere in a loop (0.1 core-hours)."),
     "terrain": ("terrain", "Energy over unseen hills beside the shortest way (0.1 core-hours)."),
     "manipulation": ("manipulation", "Experts of the long tasks, strict beside weak; speed."),

@@ -61,16 +61,19 @@ class EvoRecipe:
     clone_epochs: int = 200
     clone_lr: float = 1e-3
     clone_minibatch: int = 256
-    clone_log_std: float = -1.6
-    """Of the action noise that PPO starts with."""
-    num_envs: int = 32
+    clone_log_std: float = -2.3
+    """Of the action noise that PPO starts with: 2 mm a step, much more and nothing is grasped."""
+    num_envs: int = 64
     steps: int = 1_000_000
     """Environment steps of PPO; 0 leaves the clone as it is."""
     ppo: PPOConfig = PPOConfig(
-        num_steps=64, minibatch=512, epochs=6, lr=2e-4, target_kl=0.02, gamma=0.995,
+        num_steps=128, minibatch=1024, epochs=6, lr=2e-4, target_kl=0.015, gamma=0.995,
         int_gamma=0.99, lam=0.95, ent_coef=0.0, hidden=(128, 128), ext_coef=1.0, int_coef=0.02,
-        final_std=0.1, int_anneal_success=0.8, int_anneal_steps=200_000,
+        final_std=0.05, critic_first=2, int_anneal_success=0.8, int_anneal_steps=200_000,
+        normalize_obs=False,
     )  # fmt: skip
+    """The statistics of the observations stay those of the demonstrations: were they to move, the
+    clone would forget."""
     env: StageEnvConfig = StageEnvConfig()
     """What is paid, and how stages are tracked."""
     scorer: str = ORACLE

@@ -253,6 +253,17 @@ def finite(ppo: PPO) -> bool:
     return all(bool(p.isfinite().all()) for p in ppo.net.state_dict().values())
 
 
+def test_the_critic_may_learn_first(point_env):
+    ppo = PPO(point_env(), replace(SMALL, critic_first=1))
+    before = [p.detach().clone() for group in ppo.net.groups() for p in group]
+    ppo.learn(1)
+    actor, critic = ppo.net.groups()
+    changed = [not torch.equal(a, b) for a, b in zip(before, [*actor, *critic], strict=True)]
+    assert not any(changed[: len(actor)]) and all(changed[len(actor) :])
+    ppo.learn(ppo.steps + 1)
+    assert not torch.equal(before[0], actor[0])
+
+
 def test_missing_rewards_are_counted_and_do_not_spoil_training(point_env):
     seen = []
     config = replace(SMALL, num_steps=32, minibatch=256, scale_reward=True, sil_coef=0.05)
