@@ -207,7 +207,7 @@ class VLAPolicy(Policy):
         """A memory's state as (B, memory_dim)."""
         if not state:
             return self.log_std.new_zeros(rows, 0)
-        return torch.cat([part.reshape(rows, -1) for part in state], dim=1)
+        return torch.cat([p.flatten(1) if p.ndim > 1 else p[:, None] for p in state], dim=1)
 
     def unpack(self, flat: Tensor) -> State:
         """And back."""

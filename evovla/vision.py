@@ -40,7 +40,7 @@ class Camera(nn.Module):
         """(B, H, W, 3) uint8 -> (B, width)."""
         image = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
         patches = functional.pixel_unshuffle(image, PATCH)
-        grid = self.grid.expand(len(image), -1, -1, -1)
+        grid = self.grid.expand(image.shape[0], -1, -1, -1)  # len() would fix it in ONNX
         x = self.stem(torch.cat([patches, grid], dim=1))
         x = x + self.near(x)
         x = functional.gelu(x + self.far(x))

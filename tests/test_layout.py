@@ -79,6 +79,8 @@ TABLE = {
         rooms=GROUND | {"learning"},
         packages=names("numpy torch"),
         doors={
+            "adapters/backbones.py": names("transformers"),
+            "adapters/files.py": names("safetensors"),
             "clip_scorer.py": names("transformers"),
             "tiny_scorer.py": names("safetensors"),
         },
