@@ -115,16 +115,17 @@ def evaluate_policy(
     from .stage_eval import evaluate_file
 
     folder = folder_of(policy)
-    if verify_policy(folder)["network"].get("kind") == MetaExplorer.KIND:
+    manifest = verify_policy(folder)
+    if manifest["network"].get("kind") == MetaExplorer.KIND:
         raise typer.BadParameter(
             "explores, it drives nothing: score it by bench explore --policy", param_hint="policy"
         )
-    network = OnnxPolicy(folder)
-    settings = network.manifest["recipe"].get("settings", {})
-    if settings.get("task") in ARM_TASKS:
-        found = evaluate_file(settings, network, episodes, seed)
-        emit({"policy": str(policy), "task": settings["task"], "seed": seed} | found, json_file)
+    if manifest["recipe"].get("settings", {}).get("task") in ARM_TASKS:
+        emit(
+            {"policy": str(policy), "seed": seed} | evaluate_file(folder, episodes, seed), json_file
+        )
         return
+    network = OnnxPolicy(folder)
     task = task_of(network.manifest)
     if tier not in ("mujoco", "kinematic"):
         raise typer.BadParameter(f"must be mujoco or kinematic, got {tier!r}", param_hint="--tier")

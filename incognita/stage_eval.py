@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evovla.actor import Actor, OnnxVLA
 from evovla.stage_reward import StageRewardConfig
+from learning.policy_file import OnnxPolicy, verify_policy
 from sim.manipulation.batch import ArmBatch
 from sim.manipulation.randomization import ARM_NOMINAL, ArmRandomization
 from sim.manipulation.task import ArmTask
@@ -22,7 +25,8 @@ from .stage_env import Judge, StageEnv, StageEnvConfig, open_judge
 from .stats import share_interval, wilson
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""(N, D) observations -> (N, 5) actions in [-1, 1]."""
+"""(N, D) observations -> (N, 5) actions in [-1, 1]. One that remembers has a ``reset(N)``, which is
+called before the episodes of N rows begin."""
 BATCH = 50
 """Episodes side by side."""
 TEST_SEED, VALIDATION_SEED = 1_000_000, 2_000_000
@@ -98,6 +102,8 @@ def evaluate_stages(
     for first in range(0, episodes, BATCH):
         n = min(BATCH, episodes - first)
         batch = ArmBatch(task, n, seed, randomization, first_row=first)
+        if hasattr(policy, "reset"):
+            policy.reset(n)
         parts.append(_episodes(StageEnv(batch, judge, config), policy))
         if progress is not None:
             progress(n)
@@ -147,23 +153,36 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
     return int(part.sum()) / int(whole.sum()) if whole.any() else None
 
 
-def evaluate_file(
-    settings: dict[str, Any], policy: Policy, episodes: int, seed: int
-) -> dict[str, Any]:
-    """Score a policy file's network as it was trained: its task, scorer and tracker.
-
-    Args:
-        settings: of the recipe, as the manifest holds them.
+def evaluate_file(folder: Path, episodes: int, seed: int) -> dict[str, Any]:
+    """Score a policy file, as a robot would run it, with the task, scorer and tracker of training.
 
     Raises:
         FileNotFoundError: the scorer's folder is gone.
     """
+    manifest = verify_policy(folder)
+    settings = manifest["recipe"]["settings"]
     task = make_arm(settings["task"])
     env = dict(settings["env"])
     config = StageEnvConfig(**env | {"tracker": StageRewardConfig(**env["tracker"])})
     judge = open_judge(task, settings["scorer"], settings["hard"])
+    act = _OnnxActing(folder) if manifest["network"].get("kind") == "vla" else OnnxPolicy(folder)
     try:
-        found = evaluate_stages(task, policy, judge, episodes, config=config, seed=seed)
+        found = evaluate_stages(task, act, judge, episodes, config=config, seed=seed)
     finally:
         judge.close()
-    return {"scorer": settings["scorer"], **found.summary()}
+    return {"task": task.name, "scorer": settings["scorer"], **found.summary()}
+
+
+class _OnnxActing:
+    """A vision-language-action policy file that carries its memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.net = OnnxVLA(folder)
+        self._actor = Actor(self.net, 1, self.net.execute)
+
+    def reset(self, num_envs: int) -> None:
+        """Episodes of so many rows begin."""
+        self._actor = Actor(self.net, num_envs, self.net.execute)
+
+    def __call__(self, obs: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._actor(obs)

@@ -18,7 +18,8 @@ import typer
 from learning.ppo import PPOConfig
 
 from ..cli import JsonFile, console, emit
-from ..recipes.evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe, train_evovla
+from ..recipes.evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe
+from ..recipes.evovla_training import train_evovla
 from ..recipes.train import git_revision, machine
 from ..stage_env import ORACLE
 from ..stats import bootstrap_interval, iqm, wilson
@@ -43,12 +44,16 @@ class Job:
     """Of the recipe; a variant without training takes none."""
     scorer: str
     """Of this variant: the oracle, or a folder of a trained scorer."""
+    policy: str = "mlp"
+    """With "vla" every row has that policy, and the full one remembers."""
 
     def recipe(self, smoke: bool) -> EvoRecipe:
         """What is trained."""
         base = replace(
             EVO_RECIPES[f"evovla-{self.task}"], seed=self.seed, steps=self.steps, scorer=self.scorer
         )
+        if self.policy == "vla":
+            base = replace(base, policy="vla", memory="attention")
         if smoke:
             base = replace(base, demos=1, clone_epochs=1, num_envs=2, watch_episodes=1, ppo=SMOKE)
         return EVO_VARIANTS[self.variant](base)
@@ -64,8 +69,9 @@ class Job:
         result["looks"] = [
             {k: look[k] for k in ("steps", "success", "hallucination")} for look in result["looks"]
         ]
-        return asdict(self) | result | {
-            "core_s": round(time.process_time() - began, 1), "git_revision": git_revision()
+        return result | asdict(self) | {
+            "trained_steps": result["steps"], "git_revision": git_revision(),
+            "core_s": round(time.process_time() - began, 1),
         }  # fmt: skip
 
 
@@ -108,13 +114,19 @@ class Kept:
 
 
 def jobs_of(
-    task: str, variants: list[str], seeds: int, scorer: str, soft: str, steps: int | None
+    task: str,
+    variants: list[str],
+    seeds: int,
+    scorer: str,
+    soft: str,
+    steps: int | None,
+    policy: str,
 ) -> list[Job]:
     """All trainings; the variants without hard negatives get the scorer that never saw any."""
     length = EVO_RECIPES[f"evovla-{task}"].steps if steps is None else steps
     plain = replace(EVO_RECIPES[f"evovla-{task}"], scorer=scorer)
     return [
-        Job(task, name, seed, length, scorer if EVO_VARIANTS[name](plain).hard else soft)
+        Job(task, name, seed, length, scorer if EVO_VARIANTS[name](plain).hard else soft, policy)
         for seed in range(seeds) for name in variants
     ]  # fmt: skip
 
@@ -127,6 +139,7 @@ def bench_evovla(
     soft_scorer: Annotated[
         str, typer.Option(help="The same for variants without hard negatives.")
     ] = ORACLE,
+    policy: Annotated[str, typer.Option(help="mlp, or vla, whose full row remembers.")] = "mlp",
     steps: Annotated[int | None, typer.Option(help="Of each training; the recipe's.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Of each evaluation.")] = 200,
     keep: Annotated[
@@ -139,10 +152,12 @@ def bench_evovla(
     names = variants.split(",")
     if task not in TARGETS:
         raise typer.BadParameter(f"must be one of {', '.join(TARGETS)}", param_hint="--task")
+    if policy not in ("mlp", "vla"):
+        raise typer.BadParameter("must be mlp or vla", param_hint="--policy")
     if unknown := set(names) - set(EVO_VARIANTS):
         raise typer.BadParameter(f"none of the variants: {', '.join(sorted(unknown))}")
     few = 64 if smoke and steps is None else steps
-    jobs = jobs_of(task, names, 1 if smoke else seeds, scorer, soft_scorer, few)
+    jobs = jobs_of(task, names, 1 if smoke else seeds, scorer, soft_scorer, few, policy)
     kept = Kept(keep, 1 if smoke else episodes)
     for job in jobs:
         if kept.find(job) is None:
@@ -188,7 +203,9 @@ def _row(runs: list[dict[str, Any]]) -> dict[str, Any]:
                     for k in ("success", "weak_success"))  # fmt: skip
     # a training that never got there enters with all its steps: its ratio is a bound
     reached = [r["steps_to_90"] for r in runs]
-    to_90 = [float(r["steps"]) if s is None else s for r, s in zip(runs, reached, strict=True)]
+    to_90 = [
+        float(r["trained_steps"]) if s is None else s for r, s in zip(runs, reached, strict=True)
+    ]  # fmt: skip
     rates = [t["hallucination"] for t in tests if t["hallucination"] is not None]
     recalls = [t["recall"] for t in tests if t["recall"] is not None]
     low, high = bootstrap_interval(rates) if rates else (None, None)

@@ -5,8 +5,9 @@ from typing import Any
 
 from .agv import RECIPES, VARIANTS, Recipe
 from .config import OverrideError, override
-from .evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe, train_evovla
+from .evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe
 from .evovla_scorer import SCORER, ScorerRecipe, train_scorer
+from .evovla_training import train_evovla
 from .explorer import EXPLORER, ExplorerRecipe, train_explorer
 from .h_dqn import H_DQN, HdqnRecipe, train_h_dqn
 from .reward import REWARD, RewardRecipe, train_reward

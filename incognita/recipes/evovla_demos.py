@@ -36,6 +36,8 @@ class Demonstrations:
     """(B, A) float32, what the expert wanted."""
     returns: Tensor
     """(B,) discounted rewards from here to the end."""
+    length: Tensor
+    """(E,) int64 steps of each demonstration."""
 
 
 def record(
@@ -113,4 +115,5 @@ def load(store: Path, gamma: float) -> Demonstrations:
         returns.append(togo[:-1])
     obs, action = (np.concatenate([a[name] for a in found]) for name in ("obs", "action"))
     told = np.concatenate(returns).astype(np.float32)
-    return Demonstrations(*(torch.from_numpy(np.asarray(x)) for x in (obs, action, told)))
+    length = np.array([len(r) for r in returns])
+    return Demonstrations(*(torch.from_numpy(np.asarray(x)) for x in (obs, action, told, length)))

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from episodes import EpisodeReader
-from incognita.recipes import override, run_job, variants_of
-from incognita.recipes.evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe, steps_to
+from incognita.recipes import evovla_policy, override, run_job, variants_of
+from incognita.recipes.evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe
 from incognita.recipes.evovla_demos import load
+from incognita.recipes.evovla_policy import Acting
+from incognita.recipes.evovla_training import steps_to
+from incognita.stage_eval import evaluate_file, evaluate_stages
 from learning.policy_file import load_policy
 from learning.ppo import PPOConfig
 
@@ -86,3 +89,19 @@ def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="task"):
         EvoRecipe("x", "knit")
     assert override(TINY, ["env.stage_coef=0.1"]).env.stage_coef == 0.1
+
+
+@pytest.mark.slow
+def test_a_policy_that_remembers_is_trained_filed_and_run_as_a_robot_runs_it(tmp_path):
+    job = replace(EVO_VARIANTS["memory"](TINY), steps=32, pose=True,
+                  ppo=replace(TINY.ppo, sequence=8))  # fmt: skip
+    run_job(job, tmp_path / "run", eval_episodes=0, **SHOWN)
+    line = json.loads((tmp_path / "run" / "curve.jsonl").read_text().splitlines()[-1])
+    assert 0 <= line["intrinsic/gate"] < 1  # the memory gates the progress reward
+    told = evaluate_file(tmp_path / "run" / "policy", 1, seed=5)
+    assert told["task"] == "stack" and told["episodes"] == 1
+    net = evovla_policy.load(tmp_path / "run" / "policy")
+    again = evaluate_stages(
+        job.make_task(), Acting(net), job.make_judge(), 1, config=job.env, seed=5
+    ).summary()
+    assert told["stopped_at"] == again["stopped_at"]  # ONNX and torch drive alike
