@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning.cloning import clone
+from learning.cloning import clone, cloning_share
 from learning.ppo import PPO, ActorCritic, PPOConfig
 
 
@@ -42,3 +42,8 @@ def test_without_returns_the_critic_is_left_alone():
 def test_bad_demonstrations_are_refused(obs, action, returns, words):
     with pytest.raises(ValueError, match=words):
         clone(ActorCritic(4, 2, (8,)), obs, action, returns)
+
+
+def test_the_share_of_cloning_falls_as_episodes_succeed():
+    assert cloning_share([]) == 1.0 == cloning_share([0, 0])
+    assert cloning_share([1, 0, 0, 1]) == 0.5 and cloning_share([1.0, 1.0]) == 0.0

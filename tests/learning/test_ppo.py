@@ -11,6 +11,7 @@ import torch
 
 import curiosity
 from learning import checkpoint
+from learning.policy import Policy
 from learning.ppo import PPO, ActorCritic, PPOConfig, gae
 from learning.vec_env import EnvSpec, Step
 
@@ -355,3 +356,71 @@ def test_config_refuses_nonsense(change, words):
 def test_network_refuses_a_wrong_shape():
     with pytest.raises(ValueError, match=r"obs must be \(B, 4\), got \(3, 5\)"):
         ActorCritic(4, 2).act(np.zeros((3, 5)))
+
+
+class Seeing(ActorCritic):
+    """Looks at nothing but the first pixel of each frame."""
+
+    def whitener(self):
+        plain = super().whitener()
+        return lambda obs: obs | {"state": plain(obs["state"])}
+
+    def sampler(self):
+        sample = super().sampler()
+        return lambda x, memory, noise: sample(self._numbers(x), memory, noise)
+
+    def log_prob(self, x, trace, memory=None):
+        return super().log_prob(self._numbers(x), trace)
+
+    def value(self, x, memory=None):
+        return super().value(self._numbers(x))
+
+    def evaluate(self, x, trace, memory, first):
+        return self.log_prob(x, trace), self.value(x)
+
+    def _numbers(self, x):
+        assert x["frames"].dtype == torch.uint8 and x["frames"].shape[1:] == (1, 2, 2, 3)
+        return torch.cat([x["state"][:, :2], x["frames"][:, 0, 0, 0, :2].float() / 127.5 - 1], 1)
+
+
+def test_an_environment_with_cameras_is_learned_from(point_env):
+    """The goal, from -1 to 1, is to be seen in the frames alone."""
+
+    class Cameras:
+        def __init__(self):
+            self.env = point_env(32)
+            self.spec = replace(self.env.spec, frames=(1, 2, 2, 3))
+
+        def _obs(self, flat):
+            goal = (flat[:, 2:] + flat[:, :2] + 1) * 127.5
+            frames = np.zeros((len(flat), 1, 2, 2, 3), np.uint8)
+            frames[:, 0, 0, 0, :2] = np.clip(np.round(goal), 0, 255)
+            state = np.concatenate([flat[:, :2], np.zeros_like(flat[:, 2:])], axis=1)
+            return {"state": state, "frames": frames}
+
+        def reset(self):
+            return self._obs(self.env.reset())
+
+        def explore(self):
+            return self.env.explore()
+
+        def step(self, action):
+            step = self.env.step(action)
+            return replace(step, obs=self._obs(step.obs), final_obs=self._obs(step.final_obs))
+
+    told: list[dict[str, float]] = []
+    config = replace(SMALL, num_steps=32, minibatch=256)
+    PPO(Cameras(), config, net=Seeing(4, 2, (32, 32)), seed=1).learn(40_000, told.append)
+    first, last = told[0], told[-1]
+    assert last["success"] > 0.9
+    assert last["episode_length"] < 0.6 * first["episode_length"]
+
+
+def test_settings_that_a_policy_cannot_follow_are_refused(point_env):
+    class Other(ActorCritic):
+        memory_dim = 3
+
+    with pytest.raises(ValueError, match="multiple of sequence"):
+        PPO(point_env(), replace(SMALL, sequence=5), net=Other(4, 2))
+    with pytest.raises(ValueError, match="sil_coef"):
+        PPO(point_env(), replace(SMALL, sil_coef=0.1), net=Policy(4, 2))
