@@ -2,7 +2,7 @@ r"""Heads that turn what is seen into the next C actions: by L1 regression, or b
 
 Both are cloned from demonstrated chunks and improved by PPO, which asks for an exact likelihood.
 Only the first ``execute`` actions of a chunk are ever carried out before the next look, so the
-likelihood is of these alone.
+likelihood is of these alone, and in cloning they count as much as all the others together.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _LOG_2PI = math.log(2 * math.pi)
+ROUND = 0.2
+"""Errors below are squared by the L1 loss, in actions that span [-1, 1]."""
 
 
 class L1Head(nn.Module):
     """Parallel linear readouts of C actions, fitted by L1 (Kim et al. 2025, arXiv:2502.19645).
 
-    For PPO the executed actions are Gaussian around what is read out.
+    For PPO the executed actions are Gaussian around what is read out. Departure: the loss is round
+    below :data:`ROUND`. A plain L1 takes the median, which stands still wherever a demonstration
+    hesitates.
 
     Args:
         width: of what is seen, y.
@@ -60,7 +64,7 @@ class L1Head(nn.Module):
         return log_std.sum() + 0.5 * (1 + _LOG_2PI) * self.action_dim
 
     def loss(self, y: Tensor, chunk: Tensor, there: Tensor, generator: torch.Generator) -> Tensor:
-        """(B,) mean absolute error of each row.
+        """(B,) mean absolute error of each row, round near 0.
 
         Args:
             chunk: (B, C, A) demonstrated actions.
@@ -68,8 +72,10 @@ class L1Head(nn.Module):
             generator: is not drawn from.
         """
         del generator
-        error = (self.best(y).view(chunk.shape) - chunk).abs().mean(dim=2)
-        return (error * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
+        error = functional.smooth_l1_loss(
+            self.best(y).view(chunk.shape), chunk, reduction="none", beta=ROUND
+        )
+        return _mean(error.mean(dim=2), there, self.execute)
 
     def _mean(self, y: Tensor) -> Tensor:
         size = self.trace_dim
@@ -79,9 +85,11 @@ class L1Head(nn.Module):
 class FlowHead(nn.Module):
     r"""A velocity field that carries noise to actions in a few steps (Lipman et al. 2023).
 
-    Cloning is conditional flow matching (arXiv:2210.02747): with :math:`x_t = (1 - t) x_0 + t a`,
+    Cloning is conditional flow matching (arXiv:2210.02747) with :math:`x_t = (1 - t) x_0 + t a`.
+    The net says where the flow ends, e, and the velocity follows from it; the loss is the usual one
+    times :math:`(1 - t)^2`, which has the same minimum at every t and x,
 
-    .. math:: L = E \lVert v(x_t, t, y) - (a - x_0) \rVert^2
+    .. math:: L = E \lVert e(x_t, t, y) - a \rVert^2, \qquad v = (e - x_t) / (1 - t)
 
     For PPO, as ReinFlow does it (Zhang et al. 2025, arXiv:2505.22094), noise is put into every
     Euler step, so that the chain of steps is Markov and its density exact:
@@ -106,8 +114,7 @@ class FlowHead(nn.Module):
         super().__init__()
         self.chunk, self.execute, self.action_dim, self.steps = chunk, execute, action_dim, steps
         self.earlier = nn.Conv1d(action_dim, width, chunk)
-        self.seen, self.time = nn.Linear(width, width), nn.Linear(8, width)
-        self.place = nn.Parameter(0.02 * torch.randn(chunk, width))
+        self.seen, self.time = nn.Linear(width, chunk * width), nn.Linear(8, width)
         self.inner, self.out = nn.Linear(width, width), nn.Linear(width, action_dim)
         _shrink(self.out)
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(4), persistent=False)
@@ -123,17 +130,25 @@ class FlowHead(nn.Module):
         return torch.full((self.steps, self.action_dim), each)
 
     def velocity(self, y: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """(B, E, A) of the first E <= C actions.
+        """(B, E, A) of the first E <= C actions, see :meth:`end`; t < 1."""
+        return (self.end(y, x, t) - x) / (1 - t[:, None, None])
+
+    def end(self, y: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """(B, E, A) where the first E <= C actions are expected to end up.
 
         Args:
             y: (B, width); x: (B, E, A) noisy actions; t: (B,) time in [0, 1].
         """
         angle = t[:, None] * self.frequency
-        about = self.seen(y) + self.time(torch.cat([angle.sin(), angle.cos()], dim=1))
+        width = self.inner.in_features
+        first = x.shape[1] * width
+        about = functional.linear(y, self.seen.weight[:first], self.seen.bias[:first])
+        about = about.view(-1, x.shape[1], width)
+        about = about + self.time(torch.cat([angle.sin(), angle.cos()], dim=1))[:, None]
         before = self.earlier(functional.pad(x.transpose(1, 2), (self.chunk - 1, 0)))
-        h = functional.gelu(before.transpose(1, 2) + about[:, None] + self.place[: x.shape[1]])
-        v: Tensor = self.out(h + functional.gelu(self.inner(h)))
-        return v
+        h = functional.gelu(before.transpose(1, 2) + about)
+        end: Tensor = self.out(h + functional.gelu(self.inner(h)))
+        return end
 
     def best(self, y: Tensor) -> Tensor:
         """(B, C * A) from x_0 = 0 without noise, not cut."""
@@ -168,12 +183,20 @@ class FlowHead(nn.Module):
         return log_std.sum() / self.steps + 0.5 * (1 + _LOG_2PI) * self.action_dim
 
     def loss(self, y: Tensor, chunk: Tensor, there: Tensor, generator: torch.Generator) -> Tensor:
-        """(B,) squared error of the velocity at one random time each, see :meth:`L1Head.loss`."""
+        """(B,) squared error of the end at one random time each, see :meth:`L1Head.loss`."""
         start = torch.randn(chunk.shape, generator=generator).to(chunk.device)
         t = torch.rand(len(chunk), generator=generator).to(chunk.device)
         x = torch.lerp(start, chunk, t[:, None, None])
-        error = (self.velocity(y, x, t) - (chunk - start)).square().mean(dim=2)
-        return (error * there).sum(dim=1) / there.sum(dim=1).clamp(min=1.0)
+        error = (self.end(y, x, t) - chunk).square().mean(dim=2)
+        return _mean(error, there, self.execute)
+
+
+def _mean(error: Tensor, there: Tensor, execute: int) -> Tensor:
+    """(B,) mean of errors (B, C) that are there, half of it by the first ``execute``."""
+    rest = there.shape[1] - execute
+    first = torch.arange(there.shape[1], device=there.device) < execute
+    weight = torch.where(first, rest / execute, 1.0) * there if rest else there
+    return (error * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-6)
 
 
 def _gaussian(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def test_the_flow_learns_two_ways_where_l1_takes_the_middle():
     head, l1 = FlowHead(WIDTH, 1, 1, 1, 8), L1Head(WIDTH, 1, 1, 1)
     y, there = torch.zeros(256, WIDTH), torch.ones(256, 1)
     adam = torch.optim.Adam([*head.parameters(), *l1.parameters()], lr=1e-2)
-    for _ in range(250):
+    for _ in range(500):
         way = torch.randint(2, (256, 1, 1), generator=g).float() * 1.6 - 0.8  # -0.8 or 0.8
         adam.zero_grad()
         (head.loss(y, way, there, g).mean() + l1.loss(y, way, there, g).mean()).backward()
@@ -155,7 +155,7 @@ def test_the_flow_learns_two_ways_where_l1_takes_the_middle():
     near = (drawn.abs() - 0.8).abs() < 0.3
     assert float(near.float().mean()) > 0.8
     assert 0.3 < float((drawn > 0).float().mean()) < 0.7
-    assert float(l1.loss(y, way, there, g).mean()) > 0.7  # nothing is nearer than 0.8
+    assert float(l1.loss(y, way, there, g).mean()) > 0.6  # nothing is nearer than 0.8
 
 
 # steps and sequences
@@ -188,6 +188,20 @@ def test_sequences_say_what_single_steps_said(kind: str, head: str, views: tuple
         want, value = want.flatten(), value.flatten(0, 1)
     got, judged = net.evaluate(x, trace, begin, first)
     assert torch.allclose(got, want, atol=1e-4) and torch.allclose(judged, value, atol=1e-5)
+
+
+def test_what_is_executed_counts_as_much_in_cloning_as_all_that_is_foreseen():
+    head = L1Head(WIDTH, chunk=3, execute=1, action_dim=1)
+    torch.nn.init.zeros_(head.out.weight)
+    head.out.bias.data = torch.tensor([1.1, 0.1, 3.1])
+    y, chunk = torch.zeros(1, WIDTH), torch.zeros(1, 3, 1)
+    g = torch.Generator()
+    # beyond 0.2 an error e costs e - 0.1, below e^2 / 0.4: 1, 0.025 and 3, weighed 2, 1 and 1
+    loss = head.loss(y, chunk, torch.ones(1, 3), g)
+    assert float(loss) == pytest.approx((2 * 1 + 0.025 + 3) / 4)
+    assert float(head.loss(y, chunk, torch.tensor([[1.0, 1.0, 0.0]]), g)) == pytest.approx(
+        2.025 / 3
+    )
 
 
 def test_more_rows_than_are_looked_at_at_once_are_judged_alike():
@@ -273,7 +287,7 @@ def test_ppo_starts_from_a_ratio_of_one_and_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("head", HEADS)
 def test_ppo_improves_either_head(head: str):
-    net = policy(head=head, init_log_std=-0.7)
+    net = VLAPolicy(policy(head=head, init_log_std=-0.7).config)
     means: list[float] = []
     config = PPOConfig(num_steps=20, minibatch=320, epochs=4, lr=3e-3, ent_coef=0.0)
     PPO(Reach(32), config, net=net, seed=1).learn(32 * 20 * 16, lambda m: means.append(m["return"]))
