@@ -6,7 +6,6 @@ stage hallucination, both with intervals. Not that benchmark: another robot, oth
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import typer
 from learning.ppo import PPOConfig
 
 from ..cli import JsonFile, console, emit
+from ..kept import Kept
 from ..recipes.evovla import EVO_RECIPES, EVO_VARIANTS, EvoRecipe
 from ..recipes.evovla_training import train_evovla
 from ..recipes.train import git_revision, machine
@@ -46,6 +46,8 @@ class Job:
     """Of this variant: the oracle, or a folder of a trained scorer."""
     policy: str = "mlp"
     """With "vla" every row has that policy, and the full one remembers."""
+    episodes: int = 200
+    """Of the evaluation."""
 
     def recipe(self, smoke: bool) -> EvoRecipe:
         """What is trained."""
@@ -58,12 +60,12 @@ class Job:
             base = replace(base, demos=1, clone_epochs=1, num_envs=2, watch_episodes=1, ppo=SMOKE)
         return EVO_VARIANTS[self.variant](base)
 
-    def run(self, folder: Path, episodes: int, smoke: bool) -> dict[str, Any]:
+    def run(self, folder: Path, smoke: bool) -> dict[str, Any]:
         """Train in ``folder``, or go on there, and evaluate."""
         began = time.process_time()
         resume = (folder / "recipe.json").exists()
         result = train_evovla(
-            self.recipe(smoke), folder, resume=resume, eval_episodes=episodes, console=console,
+            self.recipe(smoke), folder, resume=resume, eval_episodes=self.episodes, console=console,
             quiet=smoke,
         )  # fmt: skip
         result["looks"] = [
@@ -75,44 +77,6 @@ class Job:
         }  # fmt: skip
 
 
-class Kept:
-    """Rows of trainings that are done, one JSON line each, and folders of those that are not.
-
-    Args:
-        file: the rows; None keeps nothing beyond this run.
-    """
-
-    def __init__(self, file: Path | None, episodes: int) -> None:
-        self.file, self.episodes = file, episodes
-        self.rows: list[dict[str, Any]] = []
-        self._folder: TemporaryDirectory[str] | None = None
-        if file is None:
-            self._folder = TemporaryDirectory()
-            self.root = Path(self._folder.name)
-            return
-        self.root = file.parent / f"{file.stem}-runs"
-        if file.exists():
-            self.rows = [json.loads(line) for line in file.read_text().splitlines()]
-
-    def find(self, job: Job) -> dict[str, Any] | None:
-        """The row of a job, if it was done before."""
-        wanted = asdict(job)
-        same = (
-            row for row in self.rows
-            if all(row[k] == v for k, v in wanted.items())
-            and row["eval"]["episodes"] == self.episodes
-        )  # fmt: skip
-        return next(same, None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep a row."""
-        self.rows.append(row)
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as out:
-                out.write(json.dumps(row) + "\n")
-
-
 def jobs_of(
     task: str,
     variants: list[str],
@@ -121,12 +85,14 @@ def jobs_of(
     soft: str,
     steps: int | None,
     policy: str,
+    episodes: int,
 ) -> list[Job]:
     """All trainings; the variants without hard negatives get the scorer that never saw any."""
     length = EVO_RECIPES[f"evovla-{task}"].steps if steps is None else steps
     plain = replace(EVO_RECIPES[f"evovla-{task}"], scorer=scorer)
     return [
-        Job(task, name, seed, length, scorer if EVO_VARIANTS[name](plain).hard else soft, policy)
+        Job(task, name, seed, length, scorer if EVO_VARIANTS[name](plain).hard else soft, policy,
+            episodes)
         for seed in range(seeds) for name in variants
     ]  # fmt: skip
 
@@ -157,14 +123,16 @@ def bench_evovla(
     if unknown := set(names) - set(EVO_VARIANTS):
         raise typer.BadParameter(f"none of the variants: {', '.join(sorted(unknown))}")
     few = 64 if smoke and steps is None else steps
-    jobs = jobs_of(task, names, 1 if smoke else seeds, scorer, soft_scorer, few, policy)
-    kept = Kept(keep, 1 if smoke else episodes)
-    for job in jobs:
-        if kept.find(job) is None:
-            folder = kept.root / f"{job.task}-{job.variant}-{job.seed}"
-            kept.add(job.run(folder, kept.episodes, smoke))
-            console.print({job.variant: job.seed, "success": kept.rows[-1]["eval"]["success"]})
-    rows = [row for row in map(kept.find, jobs) if row is not None]
+    number = (1, 1) if smoke else (seeds, episodes)
+    jobs = jobs_of(task, names, number[0], scorer, soft_scorer, few, policy, number[1])
+    kept = Kept(keep)
+    with TemporaryDirectory() as folder:
+        root = Path(folder) if keep is None else keep.parent / f"{keep.stem}-runs"
+        for job in jobs:
+            if kept.find(asdict(job)) is None:
+                kept.add(job.run(root / f"{job.task}-{job.variant}-{job.seed}", smoke))
+                console.print({job.variant: job.seed, "success": kept.rows[-1]["eval"]["success"]})
+    rows = [row for job in jobs if (row := kept.find(asdict(job))) is not None]
     result = {
         "command": "bench evovla", "machine": machine(), "task": task, "scorer": scorer,
         "soft_scorer": soft_scorer, **summary(rows, task, names), "runs": rows,

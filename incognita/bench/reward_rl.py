@@ -8,7 +8,6 @@ bare success. One server runs for all, another injects 503s: that may cost time 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import subprocess
@@ -32,6 +31,7 @@ from reward_vlm.client import ClientConfig, RewardClient
 from reward_vlm.training import FrameRecorder, RewardCallback
 
 from ..cli import JsonFile, console, emit
+from ..kept import Kept
 from ..recipes.train import git_revision, machine
 from ..stats import bootstrap_interval, iqm
 from ..table_rl import ENVS, EVERY, TASKS, Task, Trained, scoring, success_of, table_env, train_ours
@@ -135,13 +135,16 @@ class Job:
     revision: str
     """Of the model that rewards; empty where none does."""
 
-    def run(self, client: RewardClient | None, episodes: int) -> dict[str, Any]:
+    episodes: int
+    """Of the evaluation."""
+
+    def run(self, client: RewardClient | None) -> dict[str, Any]:
         """Train, then count true successes."""
         t, at = TASKS[self.task], time.perf_counter()
         true_name = "server" if self.reward == "flaky" else self.reward
         trained = TRAIN[self.learner](t, true_name, self.seed, self.steps, client)
         return asdict(self) | {
-            "success": success_of(trained.act, t, episodes), "episodes": episodes,
+            "success": success_of(trained.act, t, self.episodes),
             "wall_s": round(time.perf_counter() - at, 1),
             "missing": int(np.isnan(trained.rewards).sum()), "judged": len(trained.rewards),
             "hacked": trained.failed_as_good, "failed": trained.failed,
@@ -149,33 +152,9 @@ class Job:
         }  # fmt: skip
 
 
-class Kept:
-    """Rows of trainings that are done, one JSON line each; in memory alone without a file."""
-
-    def __init__(self, file: Path | None, episodes: int) -> None:
-        self.file, self.episodes = file, episodes
-        self.rows: list[dict[str, Any]] = []
-        if file is not None and file.exists():
-            self.rows = [json.loads(line) for line in file.read_text().splitlines()]
-
-    def find(self, job: Job) -> dict[str, Any] | None:
-        """The row of a job, if it was done before."""
-        wanted = asdict(job) | {"episodes": self.episodes}
-        same = (row for row in self.rows if all(row[k] == v for k, v in wanted.items()))
-        return next(same, None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep a row."""
-        self.rows.append(row)
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as out:
-                out.write(json.dumps(row) + "\n")
-
-
 def jobs_of(
     tasks: list[str], learners: list[str], rewards: list[str], seeds: int, smoke: bool,
-    revision: str,
+    revision: str, episodes: int,
 ) -> list[Job]:  # fmt: skip
     """All trainings; the flaky server's are short, of seed 0 alone."""
     out = []
@@ -187,7 +166,7 @@ def jobs_of(
                 judged = reward in ("server", "flaky")
                 out += [
                     Job(task, learner, reward, seed, few if smoke or reward == "flaky" else t.total,
-                        revision if judged else "")
+                        revision if judged else "", episodes)
                     for seed in range(1 if smoke or reward == "flaky" else seeds)
                 ]  # fmt: skip
     return out
@@ -215,8 +194,8 @@ def bench_rl(
             raise typer.BadParameter(f"must be of {', '.join(known)}, got {', '.join(unknown)}")
     judged = {"server", "flaky"} & set(paid)
     revision = open_model(model).info.revision if judged else ""
-    jobs = jobs_of(what, who, paid, 1 if smoke else seeds, smoke, revision)
-    kept = Kept(keep, 4 if smoke else episodes)
+    few = (1, True, revision, 4) if smoke else (seeds, False, revision, episodes)
+    jobs, kept = jobs_of(what, who, paid, *few), Kept(keep)
     begun = time.process_time()
     with contextlib.ExitStack() as stack:
         clients = {
@@ -224,10 +203,10 @@ def bench_rl(
             for reward in judged
         }
         for job in track(jobs, "trainings", console=console):
-            if kept.find(job) is None:
-                kept.add(job.run(clients.get(job.reward), kept.episodes))
+            if kept.find(asdict(job)) is None:
+                kept.add(job.run(clients.get(job.reward)))
                 console.print({k: v for k, v in kept.rows[-1].items() if k != "first_rewards"})
-    rows = [row for row in map(kept.find, jobs) if row is not None]
+    rows = [row for job in jobs if (row := kept.find(asdict(job))) is not None]
     result = {
         "command": "bench reward-rl", "machine": machine(), "model": model, "revision": revision,
         "core_minutes": round((time.process_time() - begun) / 60, 1),

@@ -1,6 +1,7 @@
 """The benchmarks of EvoVLA, end to end on tiny sizes, and their counts worked by hand."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from typer.testing import CliRunner
 pytest.importorskip("mujoco")
 
 from incognita.bench import app  # noqa: E402
-from incognita.bench.evovla import Kept, jobs_of, summary  # noqa: E402
+from incognita.bench.evovla import jobs_of, summary  # noqa: E402
 from incognita.bench.evovla_pose import spotted  # noqa: E402
 from incognita.bench.evovla_stages import passed  # noqa: E402
+from incognita.kept import Kept  # noqa: E402
 from incognita.recipes.evovla import EVO_VARIANTS  # noqa: E402
 
 
@@ -50,7 +52,7 @@ def test_bench_evovla_pose_pays_the_same_for_true_poses_in_any_light(tmp_path):
 
 
 def test_a_variant_gets_the_scorer_that_saw_what_it_is_told():
-    jobs = jobs_of("stack", list(EVO_VARIANTS), 2, "hard", "soft", None, "mlp")
+    jobs = jobs_of("stack", list(EVO_VARIANTS), 2, "hard", "soft", None, "mlp", 200)
     assert len(jobs) == 2 * len(EVO_VARIANTS)
     told = {job.variant: job.scorer for job in jobs}
     assert [k for k, v in told.items() if v == "soft"] == ["clone", "sparse", "stage-soft"]
@@ -90,11 +92,11 @@ def test_hard_negatives_must_take_away_twenty_points():
 
 
 def test_a_row_of_another_number_of_episodes_is_not_taken(tmp_path):
-    job = jobs_of("stack", ["default"], 1, "oracle", "oracle", 64, "mlp")[0]
-    kept = Kept(tmp_path / "rows.jsonl", 10)
-    kept.add(job.__dict__ | made("default", 0, 1.0, 1.0) | {"steps": 64})
-    assert Kept(tmp_path / "rows.jsonl", 10).find(job) is not None
-    assert Kept(tmp_path / "rows.jsonl", 20).find(job) is None
+    job = jobs_of("stack", ["default"], 1, "oracle", "oracle", 64, "mlp", 10)[0]
+    Kept(tmp_path / "rows.jsonl").add(made("default", 0, 1.0, 1.0) | asdict(job))
+    kept = Kept(tmp_path / "rows.jsonl")
+    assert kept.find(asdict(job)) is not None
+    assert kept.find(asdict(job) | {"episodes": 20}) is None
 
 
 @pytest.mark.parametrize("light", [0.5, 1.0])
